@@ -1,0 +1,1 @@
+"""What a platform deploys: recommenders and moderators. They know ports and views, not the world's internals."""

@@ -1,0 +1,1 @@
+"""Moderator kinds, one file each."""

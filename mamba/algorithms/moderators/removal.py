@@ -1,0 +1,77 @@
+"""`removal`: takes down what a classifier holds for a violation.
+
+A logistic classifier reads noisy harm signals and user reports; it is trained on the verdicts of delayed reviews. Per
+step an item survives with probability
+
+    1 - hazard,   hazard = speed * sigma((p_violation - threshold) / width),
+
+the deployed soft policy. Own loss: cross-entropy on the reviewed items of this step.
+
+References:
+    Schneider and Rizoiu 2023 (removal delay against harm).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from mamba.algorithms import logistic
+from mamba.algorithms.base import Act, Algorithm, between, levers_from
+from mamba.fields import setting
+from mamba.types import Array, Learned, Log, ObservedItems, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the removal moderator."""
+
+    threshold: float = setting(0.7, "predicted probability of a violation above which items go", gt=0, lt=1)
+    speed: float = setting(0.5, "removal probability of a certain violation", unit="per step", gt=0, lt=1)
+    width: float = setting(0.05, "softness of the threshold", gt=0, le=1)
+    learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)
+
+
+def features(items: ObservedItems) -> Array:
+    """[..., 5]: constant, log-odds of the harm signals (bounded), their worse one, reports."""
+
+    def logit(signal: Array) -> Array:
+        safe = jnp.clip(signal, 0.01, 0.99)
+        return 0.5 * (jnp.log(safe) - jnp.log1p(-safe))
+
+    toxic, false = logit(items.toxicity_signal), logit(items.falsity_signal)
+    return jnp.stack(
+        [jnp.ones_like(toxic), toxic, false, jnp.maximum(toxic, false), jnp.log1p(4.0 * items.reports)], axis=-1
+    )
+
+
+def make(config: Config) -> Algorithm:
+    """Builds the algorithm; levers `threshold` and `speed`."""
+    bounds = {"threshold": between(0.0, 1.0, "probability"), "speed": between(0.0, 1.0, "probability per step")}
+
+    def init(key: Array, view: View) -> Learned:
+        del key, view
+        # A cautious prior before the first verdicts arrive: both signals count, the base rate is low.
+        learned = logistic.start(5, heads=1, bias=-2.0, learning_rate=config.learning_rate)
+        return learned._replace(weights=learned.weights.at[1:4, 0].set(0.5))
+
+    def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
+        del key
+        violation = logistic.predict(learned, features(view.items))[:, 0]
+        hazard = levers["speed"] * jax.nn.sigmoid((violation - levers["threshold"]) / config.width)
+        return Act(survive=1.0 - hazard)
+
+    def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
+        del levers, key
+        return logistic.update(
+            learned,
+            features(view.items),
+            log.verdict[:, None],
+            log.checked[:, None],
+            learning_rate=config.learning_rate,
+        )
+
+    levers = levers_from({"threshold": config.threshold, "speed": config.speed}, bounds)
+    return Algorithm("removal", levers, bounds, init=init, act=act, learn=learn)

@@ -1,0 +1,1 @@
+"""Recommender kinds, one file each."""

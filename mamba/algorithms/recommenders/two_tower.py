@@ -1,0 +1,116 @@
+"""`two_tower`: retrieval and scoring by the inner product of a user and an item embedding.
+
+Embeddings are flax encoders of the user's logged interests and of item content; score = sharpness * <user, item>.
+Retrieval is bucketed maximum inner product search: live items are drawn into as many buckets as there are proposals and
+the best of each bucket is proposed (the approximate top-k of Chern et al. 2022).
+
+Own loss: cross-entropy of clicks on the examined candidates of this step's log.
+
+References:
+    Covington, Adams and Sargin 2016; Yi et al. 2019 (two-tower retrieval); Chern et al. 2022 (TPU-KNN).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mamba.algorithms import logistic, nets
+from mamba.algorithms.base import Act, Algorithm, Proposal, Rank, between, levers_from
+from mamba.algorithms.pool import certain, draw_live
+from mamba.fields import setting
+from mamba.streams import uniforms
+from mamba.types import Array, Learned, Log, ObservedItems, View
+from mamba.types import Candidates as CandidateSet
+
+_LOGIT_SCALE = 6.0  # inner products lie in (-1, 1); this makes them log-odds of a click
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the two-tower recommender."""
+
+    sharpness: float = setting(3.0, "log-odds per unit of inner product", unit="logits", gt=0, lt=20)
+    proposals: int = setting(3, "retrieved items offered to each user", unit="items", ge=1, le=64)
+    bucket: int = setting(16, "live items searched for each proposal", unit="items", ge=1, le=1024)
+    width: int = setting(8, "embedding size", ge=1, le=256)
+    hidden: int = setting(16, "hidden units of each tower", ge=1, le=1024)
+    learning_rate: float = setting(0.01, "step size of the online learner", gt=0, le=0.5)
+    batch: int = setting(64, "logged users a training step uses", unit="users", ge=1)
+
+
+class State(NamedTuple):
+    """Learned state: parameters of both towers and the click bias, the optimiser's state, item embeddings [M, E]."""
+
+    parameters: Any
+    optimiser: Any
+    embedding: Array
+
+
+def item_features(items: ObservedItems) -> Array:
+    """Content features, [..., D + 2]: centred topic mix, glitter, popularity."""
+    topics = items.topics * items.topics.shape[-1] - 1.0
+    return jnp.concatenate([topics, (items.glitter - 0.5)[..., None], jnp.log1p(items.popularity)[..., None]], axis=-1)
+
+
+def user_features(interest: Array) -> Array:
+    """User features, [..., D]: centred logged interest."""
+    return interest * interest.shape[-1] - 1.0
+
+
+def make(config: Config) -> Algorithm:
+    """Builds the algorithm; lever `sharpness`."""
+    bounds = {"sharpness": between(0.0, 20.0, "logits")}
+    tower = nets.Tower(config.hidden, config.width)
+    optimiser = logistic.stable_adam(config.learning_rate)
+
+    def init(key: Array, view: View) -> Learned:
+        user_key, item_key = jax.random.split(key)
+        parameters = {
+            "user": tower.init(user_key, user_features(view.interest[:1])),
+            "item": tower.init(item_key, jax.tree.map(lambda x: x[:1], item_features(view.items))),
+            "bias": jnp.float32(-1.0),
+        }
+        embedding = tower.apply(parameters["item"], item_features(view.items))
+        return State(parameters, optimiser.init(parameters), jnp.asarray(embedding))
+
+    def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
+        del levers
+        pool = draw_live(view, uniforms(key, (config.proposals, config.bucket)))
+        # Which items are retrieved is an identity; derivatives of retrieval are dropped, those of scoring are kept.
+        codes = jax.lax.stop_gradient(learned.embedding)[pool]
+        user = tower.apply(jax.lax.stop_gradient(learned.parameters["user"]), user_features(view.interest))
+        match = jnp.einsum("ue,pbe->upb", jax.lax.stop_gradient(user), codes)
+        best = jnp.argmax(match, axis=-1)
+        ids = pool[jnp.arange(config.proposals)[None, :], best]
+        return Act(propose=Proposal(ids, certain(view, ids)))
+
+    def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: CandidateSet, key: Array) -> Rank:
+        del view, key
+        user = tower.apply(learned.parameters["user"], user_features(candidates.interest))
+        item = learned.embedding[candidates.ids]
+        return Rank(score=levers["sharpness"] * jnp.sum(jnp.asarray(user)[:, None, :] * item, axis=-1))
+
+    def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
+        del levers, key
+        batch = jax.tree.map(
+            lambda x: x[: config.batch], (log.candidates.interest, log.candidates.items, log.examined, log.clicked)
+        )
+        interest, items, examined, clicked = batch
+
+        def loss(parameters: Any) -> Array:
+            user = jnp.asarray(tower.apply(parameters["user"], user_features(interest)))
+            item = jnp.asarray(tower.apply(parameters["item"], item_features(items)))
+            logits = _LOGIT_SCALE * jnp.sum(user[:, None, :] * item, axis=-1) + parameters["bias"]
+            return logistic.cross_entropy(logits, clicked / jnp.maximum(examined, 1e-6), examined)
+
+        value, slope = jax.value_and_grad(loss)(learned.parameters)
+        change, state = optimiser.update(slope, learned.optimiser)
+        parameters = jax.tree.map(jnp.add, learned.parameters, change)
+        embedding = jnp.asarray(tower.apply(parameters["item"], item_features(view.items)))
+        return State(parameters, state, embedding), value
+
+    return Algorithm("two_tower", levers_from({"sharpness": config.sharpness}, bounds), bounds, init, act, rank, learn)

@@ -1,0 +1,1 @@
+"""Interaction analysis: what algorithms do to each other, with intervals."""

@@ -1,0 +1,1 @@
+"""Meta-optimisation: levers of deployed algorithms trained against ecosystem objectives."""

@@ -1,0 +1,35 @@
+"""Settings of meta-training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mamba.fields import setting
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "adabelief")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaConfig:
+    """How levers are trained."""
+
+    steps: int = setting(30, "meta-steps; 0 trains nothing", unit="steps", ge=0)
+    optimizer: str = setting("adam", "optax optimiser (the library takes any optax transform)", choices=OPTIMIZERS)
+    learning_rate: float = setting(0.1, "step size in unconstrained lever units", gt=0, le=10)
+    decay: float = setting(0.1, "share of the step size that is left at the end", unit="0 to 1", gt=0, le=1)
+    seeds: int = setting(2, "rollouts averaged in each pathwise gradient", ge=1)
+    minimise: dict[str, float] = setting(
+        {"toxic_exposure_per_user": 1.0, "misinformation_exposure_per_user": 1.0, "polarisation": 1.0},
+        "weight of the relative change of each objective in the scalar that is minimised; negative weights maximise",
+    )
+    keep: dict[str, float] = setting(
+        {"engagement_per_user": 0.97}, "constraints: share of its baseline that each objective must keep"
+    )
+    penalty: float = setting(6.0, "quadratic penalty of the augmented Lagrangian", ge=0)
+    dual_rate: float = setting(0.1, "speed of the multipliers", ge=0)
+    constraint_seeds: int = setting(4, "paired sampled rollouts that measure the constraints", ge=1)
+    trust_region: float = setting(0.2, "largest move of one lever in one meta-step", unit="unconstrained", gt=0)
+    audit_every: int = setting(10, "meta-steps between audits on the sampled model; 0 audits never", ge=0)
+    audit_pairs: int = setting(16, "antithetic pairs of an audit, rounded up to the next power of two", ge=2)
+    audit_seeds: int = setting(1, "common-random-number seeds of every pair", ge=1)
+    audit_sigma: float = setting(0.15, "perturbation of the audit", unit="unconstrained", gt=0, le=2)

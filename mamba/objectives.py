@@ -1,0 +1,158 @@
+"""Ecosystem objectives: quantities of a whole rollout, each with formula, unit, direction and source.
+
+Metrics of a rollout are sums and averages per step, [T]; an objective is a ratio of sums, a time average, or the value at
+the end. Every objective of exposure is reported per user and step *and* per impression: more activity must not hide as
+more harm, nor less activity as less.
+
+U users, T steps; a examined, m reshared; z toxicity, v veracity; sums run over users, candidates and steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from mamba.types import Array, Metrics
+
+Direction = Literal["lower", "higher"]
+
+
+class Objective(NamedTuple):
+    """One ecosystem objective.
+
+    Attributes:
+        label: words for people.
+        formula: what is computed.
+        unit: unit or range.
+        better: which direction is healthier.
+        source: where the notion comes from.
+        of: `(metrics [T, ...], number of users) -> scalar`.
+    """
+
+    label: str
+    formula: str
+    unit: str
+    better: Direction
+    source: str
+    of: Callable[[Metrics, int], Array]
+
+
+_EPSILON = 1e-9
+
+
+def _per_user(name: str) -> Callable[[Metrics, int], Array]:
+    return lambda metrics, users: jnp.mean(metrics[name]) / users
+
+
+def _ratio(top: str, bottom: str) -> Callable[[Metrics, int], Array]:
+    return lambda metrics, users: jnp.sum(metrics[top]) / (jnp.sum(metrics[bottom]) + _EPSILON)
+
+
+def _mean(name: str) -> Callable[[Metrics, int], Array]:
+    return lambda metrics, users: jnp.mean(metrics[name])
+
+
+def _end(name: str) -> Callable[[Metrics, int], Array]:
+    return lambda metrics, users: metrics[name][-1]
+
+
+def _group_gap(metrics: Metrics, users: int) -> Array:
+    """Largest difference between groups in toxic exposure per impression."""
+    del users
+    toxic = jnp.sum(metrics["toxic_exposures_by_group"], axis=0)
+    rate = toxic / (jnp.sum(metrics["exposures_by_group"], axis=0) + _EPSILON)
+    return jnp.max(rate) - jnp.min(rate)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "engagement_per_user": Objective(
+        "engagement", "sum of clicks / (U T)", "clicks per user and hour", "higher", "platform practice",
+        _per_user("clicks"),
+    ),
+    "engagement_per_impression": Objective(
+        "click-through rate", "sum of clicks / sum a", "clicks per impression", "higher", "platform practice",
+        _ratio("clicks", "exposures"),
+    ),
+    "retention": Objective(
+        "retention", "mean over users of the probability to be active, at the end", "0 to 1", "higher",
+        "platform practice (daily active share)", _end("retention"),
+    ),
+    "polarisation": Objective(
+        "opinion polarisation", "mean over topics of the variance of opinions over users, at the end", "opinion squared",
+        "lower", "Musco, Musco and Tsourakakis 2018", _end("polarisation"),
+    ),
+    "exposure_diversity": Objective(
+        "exposure diversity", "entropy of the topics a user saw (running), over log D; exposure-weighted mean, at the end",
+        "0 to 1", "higher", "Shannon entropy; Helberger 2019 on exposure diversity", _end("exposure_diversity"),
+    ),
+    "toxic_exposure_per_user": Objective(
+        "toxic exposure", "sum a z / (U T)", "toxic impressions per user and hour", "lower",
+        "Schneider and Rizoiu 2023", _per_user("toxic_exposures"),
+    ),
+    "toxic_exposure_per_impression": Objective(
+        "toxic share of impressions", "sum a z / sum a", "0 to 1", "lower", "Schneider and Rizoiu 2023",
+        _ratio("toxic_exposures", "exposures"),
+    ),
+    "misinformation_exposure_per_user": Objective(
+        "misinformation exposure", "sum a (1 - v) / (U T)", "false impressions per user and hour", "lower",
+        "Vosoughi, Roy and Aral 2018", _per_user("false_exposures"),
+    ),
+    "misinformation_exposure_per_impression": Objective(
+        "false share of impressions", "sum a (1 - v) / sum a", "0 to 1", "lower", "Vosoughi, Roy and Aral 2018",
+        _ratio("false_exposures", "exposures"),
+    ),
+    "misinformation_reshares_per_user": Objective(
+        "misinformation reshares", "sum m (1 - v) / (U T)", "false reshares per user and hour", "lower",
+        "Pennycook and Rand 2022", _per_user("false_reshares"),
+    ),
+    "misinformation_reshares_per_impression": Objective(
+        "false reshares per impression", "sum m (1 - v) / sum a", "0 to 1", "lower", "Pennycook and Rand 2022",
+        _ratio("false_reshares", "exposures"),
+    ),
+    "wellbeing": Objective(
+        "wellbeing", "mean over users and steps of w", "standard deviations from the set-point", "higher",
+        "Allcott et al. 2020 (scale)", _mean("wellbeing"),
+    ),
+    "trust": Objective(
+        "trust", "mean over users and steps of r", "0 to 1", "higher", "model of section 1.2 (structural)", _mean("trust"),
+    ),
+    "creator_inequality": Objective(
+        "creator inequality", "Gini coefficient of running exposures over creators, at the end", "0 to 1", "lower",
+        "Gini 1912", _end("creator_inequality"),
+    ),
+    "exposure_disparity": Objective(
+        "exposure disparity of groups",
+        "total variation between groups' shares of exposure and of live substance, at the end", "0 to 1", "lower",
+        "Singh and Joachims 2018", _end("exposure_disparity"),
+    ),
+    "toxic_exposure_gap": Objective(
+        "toxic exposure gap of groups", "largest difference between user groups in sum a z / sum a", "0 to 1", "lower",
+        "group fairness, demographic parity of harm", _group_gap,
+    ),
+    "false_removal_rate": Objective(
+        "false removals", "benign items removed / benign items posted", "0 to 1", "lower",
+        "false-positive rate of moderation", _ratio("false_removals", "benign_posts"),
+    ),
+}  # fmt: skip
+
+NAMES = tuple(OBJECTIVES)
+
+
+def evaluate(metrics: Metrics, n_users: int) -> Array:
+    """All objectives of a rollout.
+
+    Args:
+        metrics: of `mamba.rollout.rollout`, leading axis [T].
+        n_users: U.
+
+    Returns:
+        [J] float32 in the order of `NAMES`.
+    """
+    return jnp.stack([objective.of(metrics, n_users) for objective in OBJECTIVES.values()])
+
+
+def benefit_sign() -> Array:
+    """[J]: +1 where more is healthier, -1 where less is."""
+    return jnp.asarray([1.0 if objective.better == "higher" else -1.0 for objective in OBJECTIVES.values()])

@@ -1,0 +1,96 @@
+"""A rollout: the joint step scanned over T steps, in segments, with rematerialisation, named cuts and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mamba import ecosystem as eco
+from mamba.types import MODES, Array, Metrics, Mode
+
+Probe = Callable[[eco.State, Metrics], Any]
+
+
+def segment_length(steps: int) -> int:
+    """Steps per segment: the smallest length at which segments plus length is least, about sqrt(steps)."""
+    return min(range(1, steps + 1), key=lambda length: (-(-steps // length) + length, length))
+
+
+def rollout(
+    ecosystem: eco.Ecosystem,
+    inputs: eco.Inputs,
+    *,
+    key: Array,
+    steps: int,
+    mode: Mode = "sampled",
+    state: eco.State | None = None,
+    first_step: int | Array = 0,
+    segment: int | None = None,
+    cuts: Collection[str] = (),
+    probe: Probe | None = None,
+) -> tuple[eco.State, Metrics, Any]:
+    """Runs an ecosystem for `steps` steps.
+
+    Args:
+        ecosystem: static description.
+        inputs: population, parameters, levers, gates, learning switches; differentiable.
+        key: typed key of this rollout. Rollouts with one key see the same noise whatever their algorithms are.
+        steps: T.
+        mode: `sampled` (the model that is reported), `expected` (mean field, differentiable) or `straight_through`.
+        state: state to start from; None starts anew from the population with the same key.
+        first_step: number of the first step, when `state` is the result of an earlier rollout.
+        segment: steps per rematerialised segment; the backward pass holds the states at segment borders and those
+            within one segment. None takes about sqrt(T); 0 stores everything and recomputes nothing.
+        cuts: derivative cuts, none by default. `learn`: derivatives do not pass through what algorithms learn; `world`:
+            nor through the world from one step to the next (each team's myopic view); `exposure`: nor from exposure to
+            ranking; `proposal`: nor through the existence of proposed candidates. Values never change.
+        probe: `(state, metrics) -> pytree` recorded after every step.
+
+    Returns:
+        `(state, metrics, probed)`: the final state, metrics with leading axis [T], and the probe's output with leading
+        axis [T] (None without a probe).
+
+    Raises:
+        ValueError: unknown mode or cut, or steps below 1.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode '{mode}' is unknown; known: {', '.join(MODES)}")
+    unknown = set(cuts) - set(eco.CUTS)
+    if unknown:
+        raise ValueError(f"cut '{sorted(unknown)[0]}' is unknown; known: {', '.join(eco.CUTS)}")
+    if steps < 1:
+        raise ValueError(f"steps = {steps} must be at least 1")
+    begin = eco.init(ecosystem, inputs, key) if state is None else state
+    randomness = eco.streams(ecosystem, key)
+    named = frozenset(cuts)
+
+    def one(carry: eco.State, index: Array):
+        after, metrics = eco.step(
+            ecosystem, inputs, carry, index=index, randomness=randomness, mode=mode, cuts=named
+        )
+        return after, (metrics, None if probe is None else probe(after, metrics))
+
+    indices = jnp.asarray(first_step, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)
+    if segment == 0:
+        final, (metrics, probed) = jax.lax.scan(one, begin, indices)
+        return final, metrics, probed
+
+    length = segment_length(steps) if segment is None else min(segment, steps)
+    whole = steps // length
+    stepwise = jax.checkpoint(one, prevent_cse=False)
+
+    def segmented(carry: eco.State, block: Array):
+        return jax.lax.scan(stepwise, carry, block)
+
+    split = indices[: whole * length].reshape(whole, length)
+    state, recorded = jax.lax.scan(jax.checkpoint(segmented, prevent_cse=False), begin, split)
+    recorded = jax.tree.map(lambda x: x.reshape(whole * length, *x.shape[2:]), recorded)
+    if whole * length < steps:
+        # A shorter last segment costs a second compilation; `segment_length` avoids it where a divisor is near.
+        state, tail = segmented(state, indices[whole * length :])
+        recorded = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), recorded, tail)
+    return state, recorded[0], recorded[1]
+

@@ -1,0 +1,1 @@
+"""The host side: configuration, run folder, loop, checkpoints, tracking, report."""

@@ -1,0 +1,1 @@
+"""Ready ecosystems: data, world parameters and algorithms."""

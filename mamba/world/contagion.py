@@ -1,0 +1,59 @@
+"""Contagion: one reshare a user and step goes to the outbox, from where followers can draw it as a candidate.
+
+Which item is drawn by mass; the weight that travels with it, the probability that anything was reshared at all, carries
+the likelihood ratio of that draw (`relax.pick`). The outbox is a ring over steps: an entry lives `O` steps, in every mode.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mamba.types import Array, Mode, Outbox, Sizes
+from mamba.world.candidates import item_age
+from mamba.world.relax import pick
+
+
+def empty_outbox(sizes: Sizes) -> Outbox:
+    """Outboxes with nothing in them."""
+    shape = (sizes.users, sizes.outbox)
+    return Outbox(
+        item=jnp.zeros(shape, jnp.int32), birth=jnp.full(shape, -1 - sizes.lifetime, jnp.int32), weight=jnp.zeros(shape)
+    )
+
+
+def chosen_reshare(ids: Array, reshared: Array, *, draw: Array, mode: Mode) -> tuple[Array, Array]:
+    """Which of the reshared candidates becomes the outbox entry.
+
+    Args:
+        ids: [U, C] item slots.
+        reshared: [U, C] reshare weights in [0, 1].
+        draw: [U, C] uniform draws.
+        mode: numeric mode.
+
+    Returns:
+        `(item [U] int32, weight [U])`; the weight is the probability of at least one reshare.
+    """
+    chosen, carry = pick(reshared, draw, mode)
+    item = jnp.take_along_axis(ids, chosen[:, None], axis=-1)[:, 0]
+    return item, carry * (1.0 - jnp.prod(1.0 - reshared, axis=-1))
+
+
+def share(outbox: Outbox, item: Array, weight: Array, *, step: Array, sizes: Sizes) -> Outbox:
+    """Writes this step's entries, `item [U]` and `weight [U]`, over the oldest ones."""
+    slot = step % sizes.outbox
+    birth = step - item_age(item, step, sizes)
+
+    def write(ring: Array, value: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(ring, value[:, None].astype(ring.dtype), slot, 1)
+
+    return Outbox(item=write(outbox.item, item), birth=write(outbox.birth, birth), weight=write(outbox.weight, weight))
+
+
+def no_sharing(outbox: Outbox, item: Array, weight: Array, *, step: Array, sizes: Sizes) -> Outbox:
+    """Outboxes stay as they are."""
+    del item, weight, step, sizes
+    return outbox
+
+
+CONTAGION = {"outbox": share, "none": no_sharing}

@@ -1,0 +1,245 @@
+"""What attention does to people: opinion, preference, fatigue, wellbeing, trust, resilience, activity, churn.
+
+With `a` examined and `c` clicked weights of a user's candidates, `tau` topic mix, `s` stance, `q` substance, `g` glitter,
+`z` toxicity and `v` veracity (subscripts dropped), one step is
+
+    x <- clip(x + eta (1/2 + sus) sum (0.3 a + 0.7 c) tau K(s - x) (s - x) + kappa (x0 - x))
+    p <- p + eta_p sum c (tau - softmax p) - delta (p - p0)
+    f <- 0.7 f + 0.06 sum a
+    w <- w - 0.1 w + 0.05 sum c q - 0.06 sum a z - 0.03 sum a max(0, g - q) - 0.03 f^2
+    r <- r + 0.05 (r0 - r) - 0.02 sum a (1 - v) + 0.003 sum a v - shock of false removals
+    res <- res + alpha sum a (1 - v) (1 - friction) (1 - res) - delta res
+    act <- act + 0.1 (sigma(0.2 + 0.6 sum c q + 0.8 w + (r - r0) - 0.3 f) - act)
+
+with the numbers as defaults of `WorldParameters` and the kernel K of `OPINION`. Each line is a mechanism that the
+configuration replaces by name; `none` leaves the state where it is.
+
+References:
+    Friedkin and Johnsen 1990; DeGroot 1974; Deffuant et al. 2000; Hegselmann and Krause 2002; Jager and Amblard 2004
+    (repulsion).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mamba.types import Array, Mode, Population, Users
+from mamba.world.parameters import WorldParameters
+from mamba.world.relax import bern, soft_step
+
+
+@struct.dataclass
+class Experience:
+    """What happened to each served user in a step.
+
+    Attributes:
+        examined: [U, C] examined weights, times being active.
+        clicked: [U, C] clicked weights.
+        topics: [U, C, D] topic mixes of the candidates.
+        items: latent and observed columns by name, each [U, C].
+        friction: [U, C] combined friction on sharing; below 1 where a label or prompt is shown.
+        removed: [U] benign own items removed in this step, as a share of one item.
+    """
+
+    examined: Array
+    clicked: Array
+    topics: Array
+    items: dict[str, Array]
+    friction: Array
+    removed: Array
+
+
+def effective_susceptibility(users: Users, people: Population) -> Array:
+    """Susceptibility that resilience leaves, [U]."""
+    return people.susceptibility * (1.0 - users.resilience)
+
+
+# ---- opinion -----------------------------------------------------------------------------------------------------------
+
+
+def _open_kernel(distance: Array, parameters: WorldParameters) -> Array:
+    del parameters
+    return jnp.ones_like(distance)
+
+
+def _bounded_kernel(distance: Array, parameters: WorldParameters) -> Array:
+    return soft_step(parameters.confidence - distance, parameters.confidence_width)
+
+
+def _repulsive_kernel(distance: Array, parameters: WorldParameters) -> Array:
+    far = soft_step(distance - parameters.repulsion_distance, parameters.confidence_width)
+    return _bounded_kernel(distance, parameters) - parameters.repulsion * far
+
+
+def _persuasion(experience: Experience, parameters: WorldParameters) -> Array:
+    share = parameters.examined_share
+    return share * experience.examined + (1.0 - share) * experience.clicked
+
+
+def _drift(kernel):
+    def opinion(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+        gap = experience.items["stance"][..., None] - users.opinion[:, None, :]
+        force = _persuasion(experience, parameters)[..., None] * experience.topics * kernel(jnp.abs(gap), parameters)
+        gain = parameters.opinion_rate * (0.5 + effective_susceptibility(users, people))
+        change = gain[:, None] * jnp.sum(force * gap, axis=1)
+        anchor = parameters.opinion_anchor * (people.innate - users.opinion)
+        return jnp.clip(users.opinion + change + anchor, -1.0, 1.0)
+
+    return opinion
+
+
+def _average(kernel):
+    def opinion(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+        stance = experience.items["stance"][..., None]
+        weight = experience.examined[..., None] * experience.topics
+        weight = weight * kernel(jnp.abs(stance - users.opinion[:, None, :]), parameters)
+        own, innate = parameters.self_weight, parameters.innate_weight
+        total = own * users.opinion + innate * people.innate + jnp.sum(weight * stance, axis=1)
+        mass = own + innate + jnp.sum(weight, axis=1)
+        return jnp.where(mass > 0, total / jnp.where(mass > 0, mass, 1.0), users.opinion)
+
+    return opinion
+
+
+def _keep_opinion(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    del people, experience, parameters
+    return users.opinion
+
+
+# The first three differ in the kernel of the drift only; the two averaging rules are the synchronous models of DeGroot,
+# Friedkin-Johnsen (innate_weight > 0) and Hegselmann-Krause.
+OPINION = {
+    "friedkin_johnsen": _drift(_open_kernel),
+    "bounded_confidence": _drift(_bounded_kernel),
+    "repulsive": _drift(_repulsive_kernel),
+    "averaging": _average(_open_kernel),
+    "bounded_averaging": _average(_bounded_kernel),
+    "none": _keep_opinion,
+}
+
+
+# ---- the other user states; each maps (users, people, experience, parameters) to the new value of one field -------------
+
+
+def _reinforced_preference(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    taste = jax.nn.softmax(users.preference, axis=-1)
+    clicked = jnp.sum(experience.clicked[..., None] * experience.topics, axis=1)
+    pull = clicked - jnp.sum(experience.clicked, axis=1)[:, None] * taste
+    decay = parameters.preference_decay * (users.preference - people.interest)
+    return users.preference + parameters.preference_rate * pull - decay
+
+
+def _loaded_fatigue(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    del people
+    load = jnp.sum(experience.examined, axis=1)
+    return parameters.fatigue_decay * users.fatigue + parameters.fatigue_load * load
+
+
+def _setpoint_wellbeing(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    del people
+    items, examined = experience.items, experience.examined
+    comparison = jnp.maximum(0.0, items["glitter"] - items["substance"])
+    loss = parameters.wellbeing_toxicity * items["toxicity"] + parameters.wellbeing_comparison * comparison
+    gain = parameters.wellbeing_substance * experience.clicked * items["substance"]
+    return (
+        (1.0 - parameters.wellbeing_return) * users.wellbeing
+        + jnp.sum(gain - examined * loss, axis=1)
+        - parameters.wellbeing_overuse * users.fatigue**2
+    )
+
+
+def _experienced_trust(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    del people
+    veracity = experience.items["veracity"]
+    change = parameters.trust_veracity * veracity - parameters.trust_falsity * (1.0 - veracity)
+    back = parameters.trust_return * (parameters.trust_setpoint - users.trust)
+    shock = parameters.trust_false_removal * experience.removed
+    return jnp.clip(users.trust + back + jnp.sum(experience.examined * change, axis=1) - shock, 0.0, 1.0)
+
+
+def _learned_resilience(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    del people
+    labelled = experience.examined * (1.0 - experience.items["veracity"]) * (1.0 - experience.friction)
+    gain = parameters.resilience_learning * jnp.sum(labelled, axis=1) * (1.0 - users.resilience)
+    return jnp.clip(users.resilience + gain - parameters.resilience_decay * users.resilience, 0.0, 1.0)
+
+
+def _habitual_activity(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    del people
+    satisfaction = jnp.sum(experience.clicked * experience.items["substance"], axis=1)
+    value = (
+        parameters.activity_base
+        + parameters.activity_satisfaction * satisfaction
+        + parameters.activity_wellbeing * users.wellbeing
+        + parameters.activity_trust * (users.trust - parameters.trust_setpoint)
+        - parameters.activity_fatigue * users.fatigue
+    )
+    return users.activity + parameters.activity_rate * (jax.nn.sigmoid(value) - users.activity)
+
+
+def _keep(field: str):
+    def same(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+        del people, experience, parameters
+        return getattr(users, field)
+
+    return same
+
+
+PREFERENCE = {"reinforced": _reinforced_preference, "none": _keep("preference")}
+FATIGUE = {"load": _loaded_fatigue, "none": _keep("fatigue")}
+WELLBEING = {"setpoint": _setpoint_wellbeing, "none": _keep("wellbeing")}
+TRUST = {"experience": _experienced_trust, "none": _keep("trust")}
+RESILIENCE = {"labels": _learned_resilience, "none": _keep("resilience")}
+ACTIVITY = {"habit": _habitual_activity, "none": _keep("activity")}
+
+
+# ---- churn -------------------------------------------------------------------------------------------------------------
+
+
+def newcomers(people: Population, parameters: WorldParameters) -> Users:
+    """State of a user who has just arrived, for every slot; leaves as `Users`, leading axis [U]."""
+    zero = jnp.zeros_like(people.susceptibility)
+    return Users(
+        opinion=people.innate,
+        preference=people.interest,
+        fatigue=zero,
+        wellbeing=zero,
+        trust=zero + parameters.trust_setpoint,
+        resilience=zero,
+        activity=zero + parameters.arrival_activity,
+    )
+
+
+def replacing_churn(users: Users, people: Population, *, draw: Array, parameters: WorldParameters, mode: Mode) -> Users:
+    """A user whose activity has died down may leave; a newcomer with the slot's innate traits takes the slot.
+
+    Args:
+        users: [U] states.
+        people: what newcomers start from.
+        draw: [U] uniform draws.
+        parameters: world parameters.
+        mode: numeric mode; `expected` mixes the two states by the probability to leave.
+
+    Returns:
+        [U] states.
+    """
+    width = 0.2 * parameters.churn_threshold + 1e-6
+    leaves = bern(parameters.churn_rate * soft_step(parameters.churn_threshold - users.activity, width), draw, mode)
+    fresh = newcomers(people, parameters)
+
+    def mix(old: Array, new: Array) -> Array:
+        weight = leaves.reshape(leaves.shape + (1,) * (old.ndim - 1))
+        return old + weight * (new - old)
+
+    return jax.tree.map(mix, users, fresh)
+
+
+def no_churn(users: Users, people: Population, *, draw: Array, parameters: WorldParameters, mode: Mode) -> Users:
+    """Nobody leaves."""
+    del people, draw, parameters, mode
+    return users
+
+
+CHURN = {"replacement": replacing_churn, "none": no_churn}

@@ -1,0 +1,129 @@
+"""What is counted in every step: sums and state averages from which `mamba.objectives` builds its ratios.
+
+Everything here reads latent truth and is for the analyst, never for a platform.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mamba.types import Array, Footprint, Metrics, Population, Sizes, Users
+from mamba.world.dynamics import Experience
+from mamba.world.parameters import WorldParameters
+from mamba.world.posting import violation
+
+
+def gini(values: Array) -> Array:
+    """Gini coefficient of non-negative values, `[N]` to a scalar in [0, 1); 0 when all are zero.
+
+    Formula: sum_i (2 i - N - 1) x_(i) / (N sum x) over values in ascending order (Gini 1912).
+    """
+    ordered = jnp.sort(values)
+    n = values.shape[0]
+    rank = 2.0 * jnp.arange(1, n + 1, dtype=jnp.float32) - n - 1.0
+    return jnp.sum(rank * ordered) / (n * jnp.sum(ordered) + 1e-9)
+
+
+def normalised_entropy(mix: Array) -> Array:
+    """Shannon entropy of the last axis over log D, `[..., D]` non-negative to `[...]` in [0, 1] (1 when D = 1)."""
+    n = mix.shape[-1]
+    share = (mix + 1e-6) / jnp.sum(mix + 1e-6, axis=-1, keepdims=True)
+    if n == 1:
+        return jnp.ones(mix.shape[:-1])
+    return -jnp.sum(share * jnp.log(share), axis=-1) / jnp.log(float(n))
+
+
+def served(experience: Experience, reshared: Array, reported: Array, group: Array, present: Array,
+           sizes: Sizes) -> Metrics:
+    """Sums over a block of served users.
+
+    Args:
+        experience: what they saw and clicked.
+        reshared: [U, C] reshare weights.
+        reported: [U, C] report weights.
+        group: [U] int32.
+        present: [U] 1 for real users, 0 for padding.
+        sizes: static sizes.
+
+    Returns:
+        Scalars, and `[G]` arrays whose name ends in `_by_group`.
+    """
+    items, examined = experience.items, experience.examined * present[:, None]
+    toxic = jnp.sum(examined * items["toxicity"], axis=1)
+    seen = jnp.sum(examined, axis=1)
+    member = jax.nn.one_hot(group, sizes.groups)
+    false = 1.0 - items["veracity"]
+    return {
+        "exposures": jnp.sum(seen),
+        "clicks": jnp.sum(experience.clicked),
+        "reshares": jnp.sum(reshared),
+        "reports": jnp.sum(reported),
+        "toxic_exposures": jnp.sum(toxic),
+        "false_exposures": jnp.sum(examined * false),
+        "false_reshares": jnp.sum(reshared * false),
+        "exposures_by_group": seen @ member,
+        "toxic_exposures_by_group": toxic @ member,
+    }
+
+
+def states(users: Users, footprint: Footprint, people: Population, sizes: Sizes) -> Metrics:
+    """State averages after the transition; scalars."""
+    mean = jnp.mean(users.opinion, axis=0, keepdims=True)
+    seen = jnp.sum(footprint.seen, axis=-1)
+    diversity = normalised_entropy(footprint.seen)
+    return {
+        "polarisation": jnp.mean((users.opinion - mean) ** 2),
+        "wellbeing": jnp.mean(users.wellbeing),
+        "trust": jnp.mean(users.trust),
+        "resilience": jnp.mean(users.resilience),
+        "retention": jnp.mean(users.activity),
+        "exposure_diversity": jnp.sum(seen * diversity) / (jnp.sum(seen) + 1e-9),
+        "creator_inequality": gini(footprint.reach),
+    }
+
+
+def disparity(reach: Array, alive: Array, substance: Array, people: Population, sizes: Sizes) -> Array:
+    """Total variation between each group's share of exposure and its share of live substance, in [0, 1].
+
+    Args:
+        reach: [N] running exposures of each creator.
+        alive: [M] existence of items.
+        substance: [M] substance of items.
+        people: groups of the creators are those of the first N users.
+        sizes: static sizes.
+
+    References:
+        Singh and Joachims 2018 (exposure in proportion to merit).
+    """
+    member = jax.nn.one_hot(people.group[: sizes.creators], sizes.groups)
+    merit = jnp.sum((alive * substance).reshape(sizes.lifetime, sizes.creators), axis=0) @ member
+    exposure = reach @ member
+    gap = exposure / (jnp.sum(exposure) + 1e-9) - merit / (jnp.sum(merit) + 1e-9)
+    return 0.5 * jnp.sum(jnp.abs(gap))
+
+
+def removals(removed: Array, toxicity: Array, veracity: Array, posted: Array, posted_toxicity: Array,
+             posted_veracity: Array, parameters: WorldParameters) -> Metrics:
+    """What moderation took down in a step, against the truth.
+
+    Args:
+        removed: [M] existence taken away.
+        toxicity: [M]; veracity: [M], of all items.
+        veracity: [M].
+        posted: [N] existence of this step's posts.
+        posted_toxicity: [N], of this step's posts.
+        posted_veracity: [N], likewise.
+        parameters: world parameters.
+
+    Returns:
+        Scalars `removed`, `false_removals`, `benign_posts`, `violating_posts`.
+    """
+    wrong = 1.0 - violation(toxicity, veracity, parameters)
+    bad = violation(posted_toxicity, posted_veracity, parameters)
+    return {
+        "removed": jnp.sum(removed),
+        "false_removals": jnp.sum(removed * wrong),
+        "benign_posts": jnp.sum(posted * (1.0 - bad)),
+        "violating_posts": jnp.sum(posted * bad),
+    }

@@ -1,0 +1,108 @@
+"""World parameters (traced numbers) and mechanism names (static choices) of the network dynamics.
+
+One step is one hour; rates are per step. The numbers are those of the equations in the mechanism files; magnitudes are
+structural hypotheses except where a source is named, and none of them is calibrated to one platform.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mamba.fields import setting
+
+
+@struct.dataclass
+class WorldParameters:
+    """Tier-2 numbers: traced, so that a sweep over them does not recompile. Every leaf is a float32 scalar under trace.
+
+    References:
+        Friedkin and Johnsen 1990 (anchoring); Deffuant et al. 2000 (bounded confidence); Pennycook and Rand 2022 and
+        Vosoughi et al. 2018 (sharing of false items); Allcott et al. 2020 (scale of wellbeing effects).
+    """
+
+    # opinion
+    opinion_rate: float = setting(0.08, "opinion change per attended item", unit="per step", ge=0)
+    opinion_anchor: float = setting(0.02, "pull back to the innate opinion", unit="per step", ge=0, le=1)
+    confidence: float = setting(0.8, "distance within which an item attracts", unit="opinion", ge=0)
+    confidence_width: float = setting(0.1, "softness of both distance thresholds", unit="opinion", gt=0)
+    repulsion: float = setting(0.25, "strength of repulsion relative to attraction", ge=0)
+    repulsion_distance: float = setting(1.2, "distance beyond which an item repels", unit="opinion", ge=0)
+    examined_share: float = setting(0.3, "persuasion by looking, the rest by clicking", unit="0 to 1", ge=0, le=1)
+    self_weight: float = setting(1.0, "weight of the own opinion (averaging mechanism)", ge=0)
+    innate_weight: float = setting(0.0, "weight of the innate opinion (averaging mechanism)", ge=0)
+    # preference
+    preference_rate: float = setting(0.1, "preference gain per click", unit="logits per click", ge=0)
+    preference_decay: float = setting(0.01, "decay to the initial preference", unit="per step", ge=0, le=1)
+    # fatigue and attention
+    fatigue_decay: float = setting(0.7, "share of fatigue that stays", unit="per step", ge=0, lt=1)
+    fatigue_load: float = setting(0.06, "fatigue per examined item", ge=0)
+    scroll: float = setting(0.80, "probability to scroll on when rested", unit="0 to 1", gt=0, lt=1)
+    scroll_fatigue: float = setting(0.25, "share of it that one unit of fatigue removes", ge=0)
+    # response
+    click_base: float = setting(-2.4, "click log-odds of a neutral item", unit="logits")
+    click_interest: float = setting(3.0, "click log-odds per unit of interest match", unit="logits")
+    click_agreement: float = setting(0.8, "click log-odds of a fully agreeing item", unit="logits")
+    agreement_width: float = setting(0.5, "opinion distance at which agreement fades", unit="opinion", gt=0)
+    click_glitter: float = setting(1.2, "click log-odds per unit of glitter", unit="logits")
+    click_substance: float = setting(0.8, "click log-odds per unit of substance", unit="logits")
+    click_toxicity: float = setting(0.7, "click log-odds per unit of toxicity and involvement", unit="logits")
+    reshare_base: float = setting(-2.2, "reshare log-odds of a clicked neutral item", unit="logits")
+    reshare_glitter: float = setting(1.2, "reshare log-odds per unit of glitter", unit="logits")
+    reshare_falsity: float = setting(1.0, "reshare log-odds of a false item for a fully susceptible user", unit="logits")
+    reshare_toxicity: float = setting(0.8, "reshare log-odds per unit of toxicity", unit="logits")
+    report_base: float = setting(-6.0, "report log-odds of an examined harmless item", unit="logits")
+    report_toxicity: float = setting(3.5, "report log-odds per unit of toxicity", unit="logits")
+    report_falsity: float = setting(1.0, "report log-odds per unit of falsity", unit="logits")
+    # wellbeing
+    wellbeing_return: float = setting(0.1, "return to the set-point", unit="per step", ge=0, le=1)
+    wellbeing_substance: float = setting(0.05, "gain per clicked unit of substance", unit="SD", ge=0)
+    wellbeing_toxicity: float = setting(0.06, "loss per examined unit of toxicity", unit="SD", ge=0)
+    wellbeing_comparison: float = setting(0.03, "loss per examined unit of glitter above substance", unit="SD", ge=0)
+    wellbeing_overuse: float = setting(0.03, "loss per squared unit of fatigue", unit="SD", ge=0)
+    # trust and resilience
+    trust_setpoint: float = setting(0.7, "long-run trust without events", unit="0 to 1", ge=0, le=1)
+    trust_return: float = setting(0.05, "return to it", unit="per step", ge=0, le=1)
+    trust_falsity: float = setting(0.02, "loss per examined unit of falsity", ge=0)
+    trust_veracity: float = setting(0.003, "gain per examined unit of veracity", ge=0)
+    trust_false_removal: float = setting(0.05, "loss per own benign item that is removed", ge=0)
+    resilience_learning: float = setting(0.01, "gain per examined false item that carries a label", ge=0)
+    resilience_decay: float = setting(0.005, "forgetting", unit="per step", ge=0, le=1)
+    # activity and churn
+    activity_rate: float = setting(0.1, "speed of the activity habit", unit="per step", ge=0, le=1)
+    activity_base: float = setting(0.2, "activity log-odds of a user without events", unit="logits")
+    activity_satisfaction: float = setting(0.6, "activity log-odds per clicked unit of substance", unit="logits")
+    activity_wellbeing: float = setting(0.8, "activity log-odds per SD of wellbeing", unit="logits")
+    activity_trust: float = setting(1.0, "activity log-odds per unit of trust above its set-point", unit="logits")
+    activity_fatigue: float = setting(0.3, "activity log-odds lost per unit of fatigue", unit="logits")
+    churn_threshold: float = setting(0.05, "activity below which a user may leave", unit="0 to 1", ge=0, le=1)
+    churn_rate: float = setting(0.02, "probability to leave below it", unit="per step", ge=0, le=1)
+    arrival_activity: float = setting(0.3, "activity of the newcomer who takes a slot", unit="0 to 1", ge=0, le=1)
+    # creators
+    posting_rate: float = setting(0.25, "probability that an active creator posts", unit="per step", ge=0, le=1)
+    posting_noise: float = setting(0.4, "standard deviation of a creator's trials", unit="logits", gt=0)
+    creator_rate: float = setting(0.02, "speed of trial-and-error adaptation", ge=0)
+    creator_anchor: float = setting(0.002, "pull back to the initial strategy", unit="per step", ge=0, le=1)
+    baseline_rate: float = setting(0.1, "speed of a creator's reward baseline", ge=0, le=1)
+    payout_substance: float = setting(0.0, "bonus per click and unit of substance", unit="clicks", ge=0)
+    glitter_cost: float = setting(0.6, "share of substance that full glitter crowds out", unit="0 to 1", ge=0, le=1)
+    # what platforms can measure
+    signal_noise: float = setting(1.0, "standard deviation of the harm signals", unit="logits", ge=0)
+    verdict_noise: float = setting(0.7, "standard deviation of the reviewers' verdict", unit="logits", ge=0)
+    harm_threshold: float = setting(0.5, "harm above which an item violates the rules", unit="0 to 1", ge=0, le=1)
+    harm_width: float = setting(0.08, "softness of that threshold", gt=0)
+    check_delay: float = setting(6.0, "age at which sampled items are reviewed", unit="steps", ge=0)
+    check_share: float = setting(0.5, "share of items that are ever reviewed", unit="0 to 1", ge=0, le=1)
+    memory: float = setting(0.9, "share of the platform's running logs that stays", unit="per step", ge=0, lt=1)
+    reach_memory: float = setting(0.97, "share of the ledgers behind diversity and inequality that stays",
+                                  unit="per step", ge=0, lt=1)
+    # rewiring
+    rewire_rate: float = setting(0.01, "probability to reconsider a tie across the largest distance", unit="per step", ge=0, le=1)
+    rewire_distance: float = setting(0.8, "opinion distance at which dropping is half as likely", unit="opinion", ge=0)
+    rewire_width: float = setting(0.15, "softness of that distance", unit="opinion", gt=0)
+
+
+def as_arrays(parameters: WorldParameters) -> WorldParameters:
+    """Turns every number into a float32 scalar array (a Python number in a traced tree would compile twice)."""
+    return jax.tree.map(jnp.float32, parameters)

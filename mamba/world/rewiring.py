@@ -1,0 +1,86 @@
+"""Rewiring: people drop ties to those they disagree with and pick up suggested ones.
+
+In each step a user looks at one tie, drawn uniformly, and drops it with a probability that rises with opinion distance.
+The replacement is drawn by softmax over link scores, which is the port of friend-suggestion algorithms; without one it is
+uniform over the suggestions. Both draws are hard in every mode (an identity cannot be averaged); the weight of the tie
+carries their likelihood ratios, so that derivatives with respect to link scores and opinions are kept to first order.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mamba.types import Array, Mode, Sizes, Ties
+from mamba.world.parameters import WorldParameters
+from mamba.world.relax import carried, pick, soft_step
+
+
+def suggestions(ties: Ties, draws: Array, *, sizes: Sizes) -> Array:
+    """Accounts that could be suggested: half followees of followees, half creators at random.
+
+    Args:
+        ties: follow table, [U, K].
+        draws: [U, L, 2] uniform draws.
+        sizes: static sizes.
+
+    Returns:
+        [U, L] int32 account ids; may contain the user or present followees, which `rewire` refuses.
+    """
+    degree = jnp.maximum(jnp.sum(ties.weight > 0, axis=-1), 1)
+    first = jnp.floor(draws[..., 0] * degree[:, None]).astype(jnp.int32)
+    friend = jnp.take_along_axis(ties.followees, first, axis=-1)
+    second = jnp.floor(draws[..., 1] * degree[friend]).astype(jnp.int32)
+    near = ties.followees[friend, second]
+    anyone = jnp.floor(draws[..., 1] * sizes.creators).astype(jnp.int32)
+    return jnp.where(jnp.arange(sizes.links) % 2 == 0, near, anyone)
+
+
+def rewire(ties: Ties, opinion: Array, *, links: Array, link_score: Array, draws: Array, pick_draw: Array,
+           parameters: WorldParameters, sizes: Sizes, mode: Mode) -> Ties:
+    """One step of rewiring.
+
+    Args:
+        ties: follow table, [U, K].
+        opinion: [U, D].
+        links: [U, L] suggested accounts.
+        link_score: [U, L] combined log-odds of the link port.
+        draws: [U, 2] uniform draws: which tie, whether it is dropped.
+        pick_draw: [U, L] uniform draws behind the choice of the replacement.
+        parameters: world parameters.
+        sizes: static sizes.
+        mode: numeric mode.
+
+    Returns:
+        The new table; a user keeps their number of ties.
+    """
+    readers = jnp.arange(sizes.users)
+    degree = jnp.sum(ties.weight > 0, axis=-1)
+    slot = jnp.floor(draws[:, 0] * degree).astype(jnp.int32)
+    account = ties.followees[readers, slot]
+    distance = jnp.sqrt(jnp.mean((opinion - opinion[account]) ** 2, axis=-1) + 1e-9)
+    drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
+    drop = drop * (degree > 0)
+    dropped = draws[:, 1] < drop
+    taken = jnp.any(links[:, :, None] == ties.followees[:, None, :], axis=-1) | (links == readers[:, None])
+    mass = jnp.where(taken, 0.0, jax.nn.softmax(link_score, axis=-1))
+    chosen, carry = pick(mass, pick_draw, mode)
+    replaced = dropped & (jnp.sum(mass, axis=-1) > 0)
+    fresh = jnp.where(replaced, jnp.take_along_axis(links, chosen[:, None], axis=-1)[:, 0], account)
+    old = ties.weight[readers, slot]
+    if mode == "sampled":
+        weight = jnp.where(replaced, jnp.ones_like(old), old)
+    else:
+        weight = jnp.where(replaced, carried(drop) * carry, old * carried(1.0 - drop))
+    return Ties(
+        followees=ties.followees.at[readers, slot].set(fresh), weight=ties.weight.at[readers, slot].set(weight)
+    )
+
+
+def fixed_ties(ties: Ties, opinion: Array, **unused: object) -> Ties:
+    """The follow table stays as it is; takes the arguments of `rewire`."""
+    del opinion, unused
+    return ties
+
+
+REWIRING = {"homophily": rewire, "none": fixed_ties}

@@ -1,0 +1,32 @@
+"""What every test shares: the platform, strict shapes, the optional data folder, and the gate of the gpu tests."""
+
+import os
+from pathlib import Path
+
+# Before the first import of jax, and inherited by the subprocesses that tests start.
+PLATFORM = os.environ.get("MAMBA_TEST_PLATFORM", "cpu")
+os.environ["JAX_PLATFORMS"] = PLATFORM
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# Again through the configuration: a pytest plugin may have imported jax, which reads the environment at import only.
+jax.config.update("jax_platforms", PLATFORM)
+jax.config.update("jax_numpy_rank_promotion", os.environ["JAX_NUMPY_RANK_PROMOTION"])
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
+        pytest.skip(f"needs an accelerator; jax runs on cpu (MAMBA_TEST_PLATFORM={PLATFORM})")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The optional folder `shared` beside the checkout: reference material that is not part of the project."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("there is no folder `shared` beside the checkout")
+    return folder
