@@ -14,7 +14,19 @@ try:
 except metadata.PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
 
-_ROOMS = ("algorithms", "datasets", "ecosystem", "interactions", "meta", "objectives", "rollout", "runs", "scenarios", "types", "world")
+_ROOMS = (
+    "algorithms",
+    "datasets",
+    "ecosystem",
+    "interactions",
+    "meta",
+    "objectives",
+    "rollout",
+    "runs",
+    "scenarios",
+    "types",
+    "world",
+)
 
 __all__ = ["__version__", *_ROOMS]
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from mamba.sums import total
 from flax import struct
 
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
-from mamba.streams import stream, uniforms
+from mamba.streams import draw_rows, normals, recycle, row_keys, stream
 from mamba.types import (
     COUNTS,
     Array,
@@ -49,12 +50,8 @@ from mamba.world.relax import bern
 
 CUTS = ("learn", "world", "exposure", "proposal")
 
-# Purposes of the draws made once a step, and of those made for every candidate source; see `mamba.streams`.
-_STEP_DRAWS = (
-    "post", "survive", "check", "churn", "links", "rewire", "rewire_pick", "log",
-    "start", "entry", "active", "depth",
-)  # fmt: skip
-_SLOT_DRAWS = ("rank", "exist", "click", "reshare", "report", "pick")
+# Purposes of the draws made for every candidate slot; the other decisions about a candidate recycle them.
+_SLOT_DRAWS = ("rank", "exist", "click")
 _SCROLL_LOW, _SCROLL_HIGH = 0.05, 0.97
 
 
@@ -101,18 +98,6 @@ class State:
     learned: tuple[Learned, ...]
 
 
-class Streams(NamedTuple):
-    """Random streams of a rollout: purposes by name and one key for each, folded with the step when used."""
-
-    names: tuple[str, ...]
-    keys: Array
-
-    def at(self, step: Array) -> dict[str, Array]:
-        """Keys of one step by purpose."""
-        folded = jax.vmap(jax.random.fold_in, (0, None))(self.keys, step)
-        return {name: folded[i] for i, name in enumerate(self.names)}
-
-
 def make(algorithms: Mapping[str, Algorithm], *, sizes: Sizes, mechanisms: Mechanisms | None = None) -> Ecosystem:
     """Builds an ecosystem.
 
@@ -129,7 +114,9 @@ def make(algorithms: Mapping[str, Algorithm], *, sizes: Sizes, mechanisms: Mecha
     if sizes.recent > sizes.lifetime:
         raise ValueError(f"sizes.recent = {sizes.recent} is beyond the lifetime {sizes.lifetime} of an item")
     if sizes.user_block < 0 or sizes.log_batch < 1:
-        raise ValueError(f"sizes.user_block = {sizes.user_block} must be at least 0, log_batch = {sizes.log_batch} at least 1")
+        raise ValueError(
+            f"sizes.user_block = {sizes.user_block} must be at least 0, log_batch = {sizes.log_batch} at least 1"
+        )
     chosen = Mechanisms() if mechanisms is None else mechanisms
     if chosen.candidates == "latest" and sizes.in_network != sizes.followees:
         raise ValueError("candidates: latest reads every tie: set in_network equal to followees")
@@ -144,9 +131,15 @@ def default_levers(ecosystem: Ecosystem) -> Levers:
     }
 
 
-def inputs(ecosystem: Ecosystem, population: Population, *, parameters: WorldParameters | None = None,
-           levers: Levers | None = None, gates: Sequence[float] | Array | None = None,
-           learning: Sequence[float] | Array | None = None) -> Inputs:
+def inputs(
+    ecosystem: Ecosystem,
+    population: Population,
+    *,
+    parameters: WorldParameters | None = None,
+    levers: Levers | None = None,
+    gates: Sequence[float] | Array | None = None,
+    learning: Sequence[float] | Array | None = None,
+) -> Inputs:
     """Inputs with defaults: default parameters and levers, every gate open, everybody learning."""
     ones = jnp.ones(len(ecosystem.names))
     return Inputs(
@@ -156,16 +149,6 @@ def inputs(ecosystem: Ecosystem, population: Population, *, parameters: WorldPar
         gates=ones if gates is None else jnp.asarray(gates, jnp.float32),
         learning=ones if learning is None else jnp.asarray(learning, jnp.float32),
     )
-
-
-def streams(ecosystem: Ecosystem, key: Array) -> Streams:
-    """The random streams of a rollout with this key."""
-    names = list(_STEP_DRAWS)
-    for source in ("ties", *ecosystem.names):
-        names += [f"{source}/{purpose}" for purpose in _SLOT_DRAWS]
-    for name in ecosystem.names:
-        names += [f"{name}/act", f"{name}/rank", f"{name}/learn"]
-    return Streams(tuple(names), jnp.stack([stream(key, name) for name in names]))
 
 
 # ---- start -------------------------------------------------------------------------------------------------------------
@@ -185,20 +168,24 @@ def init(ecosystem: Ecosystem, inputs: Inputs, key: Array) -> State:
     sizes, people, parameters = ecosystem.sizes, inputs.population, inputs.parameters
     users = dynamics.newcomers(people, parameters).replace(activity=people.habit)
     creators = Creators(strategy=people.strategy, baseline=jnp.zeros(sizes.creators))
-    rows, noise, posted = _posts(
-        ecosystem, inputs, users, creators, _fold_all(stream(key, "history"), sizes.lifetime), mode="sampled"
-    )
+    history = jax.vmap(jax.random.fold_in, (None, 0))(stream(key, "history"), jnp.arange(sizes.lifetime))
+
+    def earlier(each: Array):
+        draws = draw_rows(row_keys(each, _creator_rows(sizes)), sizes.creators)
+        return _posts(ecosystem, inputs, users, creators, draws, mode="sampled")
+
+    rows, noise, posted = jax.vmap(earlier)(history)
     flat = jax.tree.map(lambda x: x.reshape(sizes.items, *x.shape[2:]), (rows, noise, posted))
     items = Items(table=flat[0], noise=flat[1], posted=flat[2], reward=jnp.zeros(sizes.items))
     ties = Ties(people.followees, people.weight) if ecosystem.mechanisms.rewiring != "none" else None
     footprint = Footprint(
-        interest=jnp.zeros((sizes.users, sizes.topics)),
+        interest=jnp.zeros((sizes.topics, sizes.users)),
         sessions=people.habit,
-        seen=jnp.zeros((sizes.users, sizes.topics)),
+        seen=jnp.zeros((sizes.topics, sizes.users)),
         reach=jnp.zeros(sizes.creators),
     )
     world = World(users, creators, items, contagion.empty_outbox(sizes), footprint, ties)
-    view = observe(ecosystem, inputs, world, jnp.int32(0), links=jnp.zeros((sizes.users, 0), jnp.int32))
+    view = observe(ecosystem, inputs, world, jnp.int32(0), links=jnp.zeros((0, sizes.users), jnp.int32))
     learned = tuple(
         algorithm.init(stream(key, f"{name}/init"), view)
         for name, algorithm in zip(ecosystem.names, ecosystem.algorithms, strict=True)
@@ -206,49 +193,46 @@ def init(ecosystem: Ecosystem, inputs: Inputs, key: Array) -> State:
     return State(world, learned)
 
 
-def _fold_all(key: Array, n: int) -> Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
+def _creator_rows(sizes: Sizes) -> dict[str, int]:
+    return {"trial": sizes.topics + 4, "signal": 3, "post": 2}
 
 
-def _posts(ecosystem: Ecosystem, inputs: Inputs, users: Users, creators: Creators, keys: Array, *, mode: Mode):
-    """Posts of several steps at once, leading axis of `keys`; one step is a length-1 axis."""
+def _posts(
+    ecosystem: Ecosystem, inputs: Inputs, users: Users, creators: Creators, draws: dict[str, Array], *, mode: Mode
+):
+    """One step's posts: packed rows [N, D + 12], the trials behind them [N, D + 4], existence [N]."""
     sizes = ecosystem.sizes
-
-    def once(key: Array):
-        trial, signal, draw = (jax.random.fold_in(key, i) for i in range(3))
-        noise = jax.random.normal(trial, (sizes.creators, sizes.topics + 4))
-        rows, posted = posting.post(
-            creators,
-            inputs.population,
-            users,
-            noise=noise,
-            signal_noise=jax.random.normal(signal, (sizes.creators, 3)),
-            draws=uniforms(draw, (sizes.creators, 2)),
-            parameters=inputs.parameters,
-            sizes=sizes,
-            mode=mode,
-            own_opinion=ecosystem.mechanisms.posting == "opinion",
-        )
-        return rows, noise, posted
-
-    return jax.vmap(once)(keys)
+    noise = normals(draws["trial"]).T
+    rows, posted = posting.post(
+        creators,
+        inputs.population,
+        users,
+        noise=noise,
+        signal_noise=normals(draws["signal"]).T,
+        draws=draws["post"].T,
+        parameters=inputs.parameters,
+        sizes=sizes,
+        mode=mode,
+        own_opinion=ecosystem.mechanisms.posting == "opinion",
+    )
+    return rows, noise, posted
 
 
 # ---- view --------------------------------------------------------------------------------------------------------------
 
 
 def observe(ecosystem: Ecosystem, inputs: Inputs, world: World, step: Array, *, links: Array) -> View:
-    """What the platform may observe of the world at a step; `links` [U, L] are the accounts that could be suggested."""
+    """What the platform may observe of the world at a step; `links` [L, U] are the accounts that could be suggested."""
     sizes = ecosystem.sizes
     slots = jnp.arange(sizes.items)
     raw = world.footprint.interest
     return View(
         step=step,
-        items=pools.observed(world.items.table, sizes.topics),
+        items=pools.observed(world.items.table.T, sizes.topics),
         age=pools.item_age(slots, step, sizes),
         author=slots % sizes.creators,
         followers=inputs.population.followers,
-        interest=(raw + 1.0 / sizes.topics) / (jnp.sum(raw, axis=-1, keepdims=True) + 1.0),
+        interest=(raw + 1.0 / sizes.topics) / (total(raw, axis=0, keepdims=True) + 1.0),
         sessions=world.footprint.sessions,
         links=links,
     )
@@ -284,50 +268,55 @@ class _Served:
     seen_topics: Array
 
 
-def _slot_draws(keys: dict[str, Array], widths: Sequence[tuple[str, int]], users: int, purposes: Sequence[str],
-                block: Array) -> dict[str, Array]:
-    """Uniform draws [U, C] for each purpose; every source of candidates has its own streams."""
-    parts = []
-    for source, width in widths:
-        stacked = jnp.stack([keys[f"{source}/{purpose}"] for purpose in purposes])
-        stacked = jax.vmap(jax.random.fold_in, (0, None))(stacked, block)
-        parts.append(jax.vmap(lambda key, width=width: uniforms(key, (users, width)))(stacked))
-    joined = jnp.concatenate(parts, axis=-1)
-    return {purpose: joined[i] for i, purpose in enumerate(purposes)}
-
-
-def _serve(ecosystem: Ecosystem, inputs: Inputs, block: _Block, *, index: Array, table: Array, outbox: Outbox, view: View,
-           learned: tuple[Learned, ...], levers: Levers, keys: dict[str, Array], widths: Sequence[tuple[str, int]], step: Array,
-           mode: Mode, cuts: frozenset[str]):
+def _serve(
+    ecosystem: Ecosystem,
+    inputs: Inputs,
+    block: _Block,
+    *,
+    index: Array,
+    table: Array,
+    outbox: Outbox,
+    view: View,
+    learned: tuple[Learned, ...],
+    levers: Levers,
+    key: Array,
+    widths: Sequence[tuple[str, int]],
+    step: Array,
+    mode: Mode,
+    cuts: frozenset[str],
+):
     """Candidates, ranking, attention, engagement and user dynamics of one block of users."""
     sizes, mechanisms, parameters = ecosystem.sizes, ecosystem.mechanisms, inputs.parameters
     n = block.present.shape[0]
 
-    def draw(purpose: str, shape: tuple[int, ...]) -> Array:
-        return uniforms(jax.random.fold_in(keys[purpose], index), shape)
-
-    purposes = _SLOT_DRAWS if mode != "expected" else ("pick",)
-    slots = _slot_draws(keys, widths, n, purposes, index)
+    # Every source of candidates has its own streams, so that adding one leaves the others' noise as it was.
+    purposes = ("click",) if mode == "expected" else _SLOT_DRAWS
+    rows = {"start": 1, "active": 1, "depth": 1, "log": 1, "entry": sizes.in_network}
+    rows |= {f"{source}/{purpose}": width for source, width in widths for purpose in purposes}
+    rank_rows = {f"rank/{name}": 1 for name in ecosystem.names}
+    keys = row_keys(jax.random.fold_in(key, index), rows | rank_rows)
+    draws = draw_rows({name: keys[name] for name in rows}, n)
+    slots = {purpose: jnp.concatenate([draws[f"{source}/{purpose}"] for source, _ in widths]) for purpose in purposes}
 
     # candidates
     ids, existence = pools.CANDIDATES[mechanisms.candidates](
         block.ties,
         outbox,
         step=step,
-        start_draw=draw("start", (n,)),
-        entry_draw=draw("entry", (n, sizes.in_network)),
+        start_draw=draws["start"][0],
+        entry_draw=draws["entry"],
         sizes=sizes,
     )
-    ids = jnp.concatenate([ids, block.proposed], axis=-1)
-    existence = jnp.concatenate([existence, block.existence], axis=-1)
-    rows = pools.gather_rows(table, ids)
-    items = pools.observed(rows, sizes.topics)
-    hidden = pools.latent(rows, sizes.topics)
+    ids = jnp.concatenate([ids, block.proposed])
+    existence = jnp.concatenate([existence, block.existence])
+    planes = pools.gather_planes(table, ids)
+    items = pools.observed(planes, sizes.topics)
+    hidden = pools.latent(planes, sizes.topics)
     existence = existence * items.alive
     candidates = Candidates(
         ids=ids,
         existence=existence,
-        in_network=jnp.concatenate([jnp.full((1, width), float(source == "ties")) for source, width in widths], axis=-1),
+        in_network=jnp.concatenate([jnp.full((width, 1), float(source == "ties")) for source, width in widths]),
         age=pools.item_age(ids, step, sizes).astype(jnp.float32),
         items=items,
         interest=block.interest,
@@ -335,7 +324,7 @@ def _serve(ecosystem: Ecosystem, inputs: Inputs, block: _Block, *, index: Array,
 
     # ranking
     ranks = [
-        algorithm.rank(levers[name], learned[i], view, candidates, jax.random.fold_in(keys[f"{name}/rank"], index))
+        algorithm.rank(levers[name], learned[i], view, candidates, keys[f"rank/{name}"][0])
         for i, (name, algorithm) in enumerate(zip(ecosystem.names, ecosystem.algorithms, strict=True))
     ]
     score = gated_sum([(inputs.gates[i], rank.score) for i, rank in enumerate(ranks)], ids.shape)
@@ -344,27 +333,34 @@ def _serve(ecosystem: Ecosystem, inputs: Inputs, block: _Block, *, index: Array,
     # attention
     users = block.users
     active_probability = jnp.clip(users.activity + block.pace, 0.0, 1.0) * block.present
-    active = bern(active_probability, draw("active", (n,)), mode)
+    active = bern(active_probability, draws["active"][0], mode)
     if mechanisms.scrolling == "everything":
         attended = existence
     else:
         rested = parameters.scroll * (1.0 - parameters.scroll_fatigue * users.fatigue)
         continuation = jnp.clip(rested + block.pace, _SCROLL_LOW, _SCROLL_HIGH)
-        draws = {} if mode == "expected" else {**slots, "depth": draw("depth", (n,))}
-        attended = attend(score, existence, continuation, draws=draws, mode=mode, nodes=sizes.nodes)
-    examined = active[:, None] * attended
+        attention_draws = {**slots, "depth": draws["depth"][0]}
+        attended = attend(score, existence, continuation, draws=attention_draws, mode=mode, nodes=sizes.nodes)
+    examined = active[None] * attended
     if "exposure" in cuts:
         examined = jax.lax.stop_gradient(examined)
 
     # engagement
     columns = {**hidden, "glitter": items.glitter}
     value = response.utility(users, items.topics, columns, parameters)
-    clicked = examined * _event(response.CHOICE[mechanisms.choice](value, examined), slots, "click", mode)
+    choice = response.CHOICE[mechanisms.choice](value, examined)
+    clicked = examined * bern(choice, slots["click"], mode)
     susceptibility = dynamics.effective_susceptibility(users, block.people)
     share = response.reshare_probability(susceptibility, columns, friction, parameters)
-    reshared = clicked * _event(share, slots, "reshare", mode)
-    reported = examined * _event(response.report_probability(columns, parameters), slots, "report", mode)
-    shared_item, shared_weight = contagion.chosen_reshare(ids, reshared, draw=slots["pick"], mode=mode)
+    complaint = response.report_probability(columns, parameters)
+    share_draw = pick_draw = report_draw = slots["click"]
+    if mode != "expected":
+        share_draw = recycle(slots["click"], choice)
+        pick_draw = recycle(share_draw, share)
+        report_draw = recycle(slots["exist"], existence)
+    reshared = clicked * bern(share, share_draw, mode)
+    reported = examined * bern(complaint, report_draw, mode)
+    shared_item, shared_weight = contagion.chosen_reshare(ids, reshared, draw=pick_draw, mode=mode)
 
     # people
     experience = dynamics.Experience(examined, clicked, items.topics, columns, friction, block.removed)
@@ -386,38 +382,33 @@ def _serve(ecosystem: Ecosystem, inputs: Inputs, block: _Block, *, index: Array,
         shared_item=shared_item,
         shared_weight=shared_weight,
         active=active,
-        clicked_topics=jnp.sum(clicked[..., None] * items.topics, axis=1),
-        seen_topics=jnp.sum(examined[..., None] * items.topics, axis=1),
+        clicked_topics=total(clicked[None] * items.topics, axis=1),
+        seen_topics=total(examined[None] * items.topics, axis=1),
     )
     logged = (candidates, examined, clicked, reshared)
-    return served, (ids, counts), sums, logged
-
-
-def _event(probability: Array, slots: dict[str, Array], purpose: str, mode: Mode) -> Array:
-    return probability if mode == "expected" else bern(probability, slots[purpose], mode)
+    log_start = jnp.floor(draws["log"][0, 0] * n).astype(jnp.int32)
+    return served, (ids, counts), sums, logged, log_start
 
 
 def _log_rows(logged, start: Array, size: int):
     """A systematic sample of `size` users of a block: every stride-th one from a random start; candidates stay whole."""
     candidates, *arrays = logged
-    n = candidates.ids.shape[0]
+    n = candidates.ids.shape[-1]
     rows = (start + jnp.arange(size) * (n // size)) % n
-    sampled = jax.tree.map(lambda x: x[rows], (candidates.replace(in_network=None), *arrays))
+    sampled = jax.tree.map(lambda x: x[..., rows], (candidates.replace(in_network=None), *arrays))
     return rows, (sampled[0].replace(in_network=candidates.in_network), *sampled[1:])
 
 
 def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context):
     """Serves all users, in blocks where the sizes ask for it; returns what `_serve` does, for all users."""
     sizes = ecosystem.sizes
-    keys, step = context["keys"], context["step"]
     size = sizes.user_block or sizes.users
     blocks = -(-sizes.users // size)
     batch = min(max(sizes.log_batch // blocks, 1), size, sizes.users)
-    starts = jnp.floor(uniforms(keys["log"], (blocks,)) * size).astype(jnp.int32)
 
     def one(counts: Array, block: _Block, index: Array):
-        served, (ids, seen), sums, logged = _serve(ecosystem, inputs, block, index=index, **context)
-        rows, sample = _log_rows(logged, starts[index], batch)
+        served, (ids, seen), sums, logged, start = _serve(ecosystem, inputs, block, index=index, **context)
+        rows, sample = _log_rows(logged, start, batch)
         # the one packed scatter: exposures, clicks, reshares and reports back to items
         counts = counts.at[ids].add(seen, mode="promise_in_bounds")
         return counts, (served, sums, rows + index * size, sample)
@@ -429,29 +420,43 @@ def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context
     padding = blocks * size - sizes.users
 
     def split(leaf: Array) -> Array:
+        padded = jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, padding)])
+        return jnp.moveaxis(padded.reshape(*leaf.shape[:-1], blocks, size), -2, 0)
+
+    def split_rows(leaf: Array) -> Array:
         padded = jnp.pad(leaf, [(0, padding)] + [(0, 0)] * (leaf.ndim - 1))
         return padded.reshape(blocks, size, *leaf.shape[1:])
+
+    def join(leaf: Array) -> Array:
+        return jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], -1)
 
     def body(counts: Array, xs: tuple[_Block, Array]):
         return one(counts, *xs)
 
-    counts, (served, sums, rows, sample) = jax.lax.scan(
-        body, empty, (jax.tree.map(split, everyone), jnp.arange(blocks, dtype=jnp.int32))
-    )
-    served = jax.tree.map(lambda x: x.reshape(blocks * size, *x.shape[2:])[: sizes.users], served)
-    in_network = sample[0].in_network[0]
-    sample = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (sample[0].replace(in_network=None), *sample[1:]))
-    sample = (sample[0].replace(in_network=in_network), *sample[1:])
+    pieces = jax.tree.map(split, everyone.replace(ties=None)).replace(ties=jax.tree.map(split_rows, everyone.ties))
+    counts, (served, sums, rows, sample) = jax.lax.scan(body, empty, (pieces, jnp.arange(blocks, dtype=jnp.int32)))
+    served = jax.tree.map(lambda x: join(x)[..., : sizes.users], served)
+    candidates, *arrays = sample
+    joined = jax.tree.map(join, (candidates.replace(in_network=None), *arrays))
+    sample = (joined[0].replace(in_network=candidates.in_network[0]), *joined[1:])
     # Padding rows of the last block were inactive; their ids must still be those of real users.
     rows = jnp.minimum(rows.reshape(-1), sizes.users - 1)
-    return served, counts, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), rows, sample
+    return served, counts, jax.tree.map(lambda x: total(x, axis=0), sums), rows, sample
 
 
 # ---- the joint step ------------------------------------------------------------------------------------------------------
 
 
-def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, randomness: Streams, mode: Mode,
-         cuts: frozenset[str] = frozenset()) -> tuple[State, Metrics]:
+def step(
+    ecosystem: Ecosystem,
+    inputs: Inputs,
+    state: State,
+    *,
+    index: Array,
+    key: Array,
+    mode: Mode,
+    cuts: frozenset[str] = frozenset(),
+) -> tuple[State, Metrics]:
     """One joint step of world and algorithms.
 
     Args:
@@ -459,7 +464,7 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
         inputs: population, parameters, levers, gates, learning switches.
         state: state before the step.
         index: int32 scalar, number of the step.
-        randomness: from `streams`.
+        key: typed key of the rollout, the same in every step.
         mode: numeric mode of every draw.
         cuts: names of derivative cuts, see `mamba.rollout.rollout`.
 
@@ -469,7 +474,7 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
     sizes, mechanisms = ecosystem.sizes, ecosystem.mechanisms
     people, parameters, gates = inputs.population, inputs.parameters, inputs.gates
     world = state.world
-    keys = randomness.at(index)
+    key = jax.random.fold_in(key, index)
     names = list(enumerate(ecosystem.names))
     levers = {name: meaningful(inputs.levers[name], ecosystem.algorithms[i].bounds) for i, name in names}
 
@@ -478,27 +483,31 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
     creators = posting.ADAPTATION[mechanisms.posting](
         world.creators, people, reward=reward, noise=trial, posted=existed, parameters=parameters
     )
-    rows, noise, posted = (x[0] for x in _posts(ecosystem, inputs, world.users, creators, keys["post"][None], mode=mode))
+    keys = _step_keys(ecosystem, key, rewires=world.ties is not None)
+    trials = draw_rows({name: keys[name] for name in _creator_rows(sizes)}, sizes.creators)
+    rows, noise, posted = _posts(ecosystem, inputs, world.users, creators, trials, mode=mode)
     items = posting.put(world.items, rows, noise, posted, step=index, sizes=sizes)
     ties = Ties(people.followees, people.weight) if world.ties is None else world.ties
-    links = jnp.zeros((sizes.users, 0), jnp.int32)
+    links = jnp.zeros((0, sizes.users), jnp.int32)
+    draws = draw_rows({name: keys[name] for name in _user_rows(sizes, world.ties is not None)}, sizes.users)
+    item_draws = draw_rows({name: keys[name] for name in ("survive", "check")}, sizes.items)
     if world.ties is not None:
-        links = rewiring.suggestions(ties, uniforms(keys["links"], (sizes.users, sizes.links, 2)), sizes=sizes)
+        links = rewiring.suggestions(ties, jnp.stack([draws["near"], draws["far"]]), sizes=sizes)
     view = observe(ecosystem, inputs, world.replace(items=items), index, links=links)
 
     # act, survive
     acts = [
-        ecosystem.algorithms[i].act(levers[name], state.learned[i], view, keys[f"{name}/act"]) for i, name in names
+        ecosystem.algorithms[i].act(levers[name], state.learned[i], view, keys[f"act/{name}"][0]) for i, name in names
     ]
     alive_column = item_column("alive", sizes.topics)
     before = view.items.alive
     kept = gated_product([(gates[i], act.survive) for i, act in enumerate(acts)], before.shape)
-    alive = before * bern(kept, uniforms(keys["survive"], kept.shape), mode)
+    alive = before * bern(kept, item_draws["survive"][0], mode)
     table = items.table.at[:, alive_column].set(alive)
-    hidden = pools.latent(table, sizes.topics)
+    hidden = pools.latent(table.T, sizes.topics)
     taken = before - alive
     wrong = taken * (1.0 - posting.violation(hidden["toxicity"], hidden["veracity"], parameters))
-    removed = jnp.sum(wrong.reshape(sizes.lifetime, sizes.creators), axis=0)
+    removed = total(wrong.reshape(sizes.lifetime, sizes.creators), axis=0)
 
     # candidates, score, attend, engage, reshare, user dynamics
     proposed, existence, widths = _proposals(ecosystem, gates, acts, cuts)
@@ -523,7 +532,7 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
         view=view,
         learned=state.learned,
         levers=levers,
-        keys=keys,
+        key=keys["serve"][0],
         widths=widths,
         step=index,
         mode=mode,
@@ -537,7 +546,7 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
 
     # every algorithm learns
     due = (view.age == parameters.check_delay) * items.posted
-    checked = due * (uniforms(keys["check"], due.shape) < parameters.check_share)
+    checked = due * (item_draws["check"][0] < parameters.check_share)
     log = Log(
         users=log_users,
         candidates=logged[0],
@@ -551,7 +560,7 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
     )
     learned, losses = [], {}
     for i, name in names:
-        new, loss = ecosystem.algorithms[i].learn(levers[name], state.learned[i], view, log, keys[f"{name}/learn"])
+        new, loss = ecosystem.algorithms[i].learn(levers[name], state.learned[i], view, log, keys[f"learn/{name}"][0])
         kept_state = blend(state.learned[i], new, inputs.learning[i] * gates[i])
         learned.append(jax.lax.stop_gradient(kept_state) if "learn" in cuts else kept_state)
         losses[f"loss/{name}"] = loss
@@ -565,14 +574,14 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
             served.users.opinion,
             links=links,
             link_score=link_score,
-            draws=uniforms(keys["rewire"], (sizes.users, 2)),
-            pick_draw=uniforms(keys["rewire_pick"], links.shape),
+            draws=draws["rewire"],
+            pick_draw=draws["rewire_pick"],
             parameters=parameters,
             sizes=sizes,
             mode=mode,
         )
     users = dynamics.CHURN[mechanisms.churn](
-        served.users, people, draw=uniforms(keys["churn"], (sizes.users,)), parameters=parameters, mode=mode
+        served.users, people, draw=draws["churn"][0], parameters=parameters, mode=mode
     )
 
     # books
@@ -587,7 +596,7 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
         interest=memory * world.footprint.interest + served.clicked_topics,
         sessions=memory * world.footprint.sessions + (1.0 - memory) * served.active,
         seen=reach_memory * world.footprint.seen + served.seen_topics,
-        reach=reach_memory * world.footprint.reach + jnp.sum(exposures, axis=0),
+        reach=reach_memory * world.footprint.reach + total(exposures, axis=0),
     )
     items = items.replace(table=table, reward=items.reward + clicks * substance_bonus)
     world = World(users, creators, items, outbox, footprint, new_ties)
@@ -612,18 +621,32 @@ def step(ecosystem: Ecosystem, inputs: Inputs, state: State, *, index: Array, ra
     return State(world, tuple(learned)), metrics
 
 
+def _user_rows(sizes: Sizes, rewires: bool) -> dict[str, int]:
+    rows = {"churn": 1}
+    return (
+        rows | {"near": sizes.links, "far": sizes.links, "rewire": 2, "rewire_pick": sizes.links} if rewires else rows
+    )
+
+
+def _step_keys(ecosystem: Ecosystem, key: Array, *, rewires: bool) -> dict[str, Array]:
+    """Keys of everything that is drawn once a step, by purpose."""
+    sizes = ecosystem.sizes
+    rows = _creator_rows(sizes) | _user_rows(sizes, rewires) | {"survive": 1, "check": 1, "serve": 1}
+    return row_keys(key, rows | {f"{phase}/{name}": 1 for name in ecosystem.names for phase in ("act", "learn")})
+
+
 def _proposals(ecosystem: Ecosystem, gates: Array, acts: Sequence[Act], cuts: frozenset[str]):
     """Out-of-network candidates of all algorithms, their gated existence, and the width of every candidate source."""
     sizes = ecosystem.sizes
-    ids = [jnp.zeros((sizes.users, 0), jnp.int32)]
-    existence = [jnp.zeros((sizes.users, 0))]
+    ids = [jnp.zeros((0, sizes.users), jnp.int32)]
+    existence = [jnp.zeros((0, sizes.users))]
     widths = [("ties", sizes.in_network)]
     for i, (name, act) in enumerate(zip(ecosystem.names, acts, strict=True)):
         if act.propose is not None:
             ids.append(act.propose.ids)
             existence.append(jnp.where(gates[i] > 0, gates[i] * act.propose.existence, 0.0))
-            widths.append((name, act.propose.ids.shape[-1]))
-    joined = jnp.concatenate(existence, axis=-1)
+            widths.append((name, act.propose.ids.shape[0]))
+    joined = jnp.concatenate(existence)
     if "proposal" in cuts:
         joined = jax.lax.stop_gradient(joined)
-    return jnp.concatenate(ids, axis=-1), joined, tuple(widths)
+    return jnp.concatenate(ids), joined, tuple(widths)

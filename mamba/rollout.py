@@ -64,13 +64,10 @@ def rollout(
     if steps < 1:
         raise ValueError(f"steps = {steps} must be at least 1")
     begin = eco.init(ecosystem, inputs, key) if state is None else state
-    randomness = eco.streams(ecosystem, key)
     named = frozenset(cuts)
 
     def one(carry: eco.State, index: Array):
-        after, metrics = eco.step(
-            ecosystem, inputs, carry, index=index, randomness=randomness, mode=mode, cuts=named
-        )
+        after, metrics = eco.step(ecosystem, inputs, carry, index=index, key=key, mode=mode, cuts=named)
         return after, (metrics, None if probe is None else probe(after, metrics))
 
     indices = jnp.asarray(first_step, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)
@@ -93,4 +90,3 @@ def rollout(
         state, tail = segmented(state, indices[whole * length :])
         recorded = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), recorded, tail)
     return state, recorded[0], recorded[1]
-

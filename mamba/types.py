@@ -3,6 +3,10 @@
 Axis letters (fixed everywhere): `U` users, `N` creators (the first N users), `M = H N` item slots (lifetime H), `C`
 candidates, `K` followees kept per user, `D` topics, `B` users of a log batch, `G` groups, `L` link candidates.
 
+Layout: people and items are the *last* axis (`score [C, U]`, `opinion [D, U]`), because the minor axis is the one that
+compilers vectorise: on a CPU the opinion update runs about 20 times faster than with candidates last. Tables whose rows
+are gathered by index are the exception: the item table [M, F], ties [U, K] and outboxes [U, O].
+
 Two kinds of fact are kept apart by type. What a *platform* may observe is in `View`, `Candidates` and `Log`; latent truth
 (veracity, toxicity, substance, stance, opinion, wellbeing, trust) lives in `World` alone and never crosses. What *changes*
 is in `World`, which the scan carries; what does not is in `Population`, which is passed beside it.
@@ -48,8 +52,8 @@ class Population:
     """What does not change during a rollout: the people, their ties, what they start from.
 
     Attributes:
-        innate: [U, D] innate opinions in [-1, 1], the anchors of Friedkin and Johnsen (1990).
-        interest: [U, D] initial preference logits.
+        innate: [D, U] innate opinions in [-1, 1], the anchors of Friedkin and Johnsen (1990).
+        interest: [D, U] initial preference logits.
         susceptibility: [U] in [0, 1].
         group: [U] int32, stakeholder or fairness group, 0 to G - 1.
         habit: [U] initial probability of being active in a step, in [0, 1].
@@ -80,8 +84,8 @@ class Users:
     """Latent state of the users.
 
     Attributes:
-        opinion: [U, D] in [-1, 1].
-        preference: [U, D] logits; softmax gives the interest mix.
+        opinion: [D, U] in [-1, 1].
+        preference: [D, U] logits; softmax gives the interest mix.
         fatigue: [U] at least 0; 1 is about one full session's load.
         wellbeing: [U] in standard deviations around a personal set-point.
         trust: [U] trust in the platform, in [0, 1].
@@ -156,9 +160,9 @@ class Footprint:
     """What the platform's logs remember of a user and of a creator.
 
     Attributes:
-        interest: [U, D] running topic mix of clicked items, on the simplex.
+        interest: [D, U] running clicks by topic (unnormalised).
         sessions: [U] running share of steps in which the user was active.
-        seen: [U, D] running topic mix of what the user examined (unnormalised).
+        seen: [D, U] running topic mix of what the user examined (unnormalised).
         reach: [N] running exposures of each creator per step.
     """
 
@@ -185,10 +189,10 @@ class World:
 
 @struct.dataclass
 class ObservedItems:
-    """What a platform can observe of items; leading axes `...` are [M], [U, C] or [B, C].
+    """What a platform can observe of items; trailing axes `...` are [M], [C, U] or [C, B].
 
     Attributes:
-        topics: [..., D] topic mix from the platform's content embedding, on the simplex.
+        topics: [D, ...] topic mix from the platform's content embedding, on the simplex.
         glitter: [...] attention-grabbing packaging, 0 to 1.
         synthetic: [...] 1 where provenance marks the item as synthetic.
         toxicity_signal: [...] noisy harm signal, 0 to 1.
@@ -214,13 +218,13 @@ class View:
 
     Attributes:
         step: int32 scalar.
-        items: `ObservedItems` with leading axis [M].
+        items: `ObservedItems` with trailing axis [M].
         age: [M] int32 steps since posting.
         author: [M] int32 creator id.
         followers: [U] follower counts.
-        interest: [U, D] topic mix of the user's logged clicks, on the simplex.
+        interest: [D, U] topic mix of the user's logged clicks, on the simplex.
         sessions: [U] running share of active steps.
-        links: [U, L] int32 accounts that could be suggested to each user; L = 0 where nothing is rewired.
+        links: [L, U] int32 accounts that could be suggested to each user; L = 0 where nothing is rewired.
     """
 
     step: Array
@@ -238,12 +242,12 @@ class Candidates:
     """The candidates of some users, as a platform sees them.
 
     Attributes:
-        ids: [U, C] int32 item slots.
-        existence: [U, C] probability that the candidate is really there.
-        in_network: [1, C] 1 for candidates that come from the user's own ties.
-        age: [U, C] steps since posting, float32.
-        items: `ObservedItems` with leading axes [U, C].
-        interest: [U, D] rows of `View.interest` that belong to these users.
+        ids: [C, U] int32 item slots.
+        existence: [C, U] probability that the candidate is really there.
+        in_network: [C, 1] 1 for candidates that come from the user's own ties.
+        age: [C, U] steps since posting, float32.
+        items: `ObservedItems` with trailing axes [C, U].
+        interest: [D, U] columns of `View.interest` that belong to these users.
     """
 
     ids: Array
@@ -260,10 +264,10 @@ class Log:
 
     Attributes:
         users: [B] int32 ids of the logged batch.
-        candidates: `Candidates` of those users, [B, C].
-        examined: [B, C] whether (expected mode: how probably) each was looked at.
-        clicked: [B, C] likewise clicked.
-        reshared: [B, C] likewise reshared.
+        candidates: `Candidates` of those users, [C, B].
+        examined: [C, B] whether (expected mode: how probably) each was looked at.
+        clicked: [C, B] likewise clicked.
+        reshared: [C, B] likewise reshared.
         counts: [M, 4] totals over all users, columns `COUNTS`.
         active: [U] whether each user was active.
         checked: [M] 1 where a delayed review came in this step.

@@ -19,6 +19,7 @@ ROOMS = (
     "fields",
     "types",
     "streams",
+    "sums",
     "world",
     "algorithms",
     "ecosystem",

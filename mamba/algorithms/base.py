@@ -5,12 +5,12 @@ on/off, Shapley and ablation need no special code:
 
 | port      | shape                       | combined by                     | neutral     |
 |-----------|-----------------------------|---------------------------------|-------------|
-| propose   | ids, existence [U, C_i]     | concatenation, existence x gate | existence 0 |
-| score     | [U, C] log-odds             | sum of gate x score             | 0           |
+| propose   | ids, existence [C_i, U]     | concatenation, existence x gate | existence 0 |
+| score     | [C, U] log-odds             | sum of gate x score             | 0           |
 | survive   | [M] survival per step       | product of 1 - gate (1 - s)     | 1           |
 | pace      | [U] lift                    | sum of gate x lift              | 0           |
-| friction  | [U, C] multiplier           | product of 1 - gate (1 - f)     | 1           |
-| link      | [U, L] log-odds             | sum of gate x score             | 0           |
+| friction  | [C, U] multiplier           | product of 1 - gate (1 - f)     | 1           |
+| link      | [L, U] log-odds             | sum of gate x score             | 0           |
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Proposal(NamedTuple):
     """Out-of-network candidates.
 
     Attributes:
-        ids: [U, C_i] int32 item slots in 0 .. M - 1.
-        existence: [U, C_i] in [0, 1].
+        ids: [C_i, U] int32 item slots in 0 .. M - 1.
+        existence: [C_i, U] in [0, 1].
     """
 
     ids: Array

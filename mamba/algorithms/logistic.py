@@ -6,6 +6,7 @@ so the step is normalised and its size is bounded by the learning rate (Metz et 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,30 +34,46 @@ def start(n_features: int, *, heads: int, bias: float, learning_rate: float) -> 
     return Logistic(weights, stable_adam(learning_rate).init(weights))
 
 
-def predict(learned: Logistic, features: Array) -> Array:
-    """Probabilities, `features [..., F]` to `[..., heads]`."""
-    return jax.nn.sigmoid(features @ learned.weights)
+def logits(weights: Array, features: Sequence[Array]) -> list[Array]:
+    """Log-odds of every head: F planes of one shape and `weights [F, heads]` to one plane a head.
+
+    A sum over planes, not a matrix product, so that features are computed where they are used and never stored.
+    """
+    heads = range(weights.shape[1])
+    return [sum((weights[f, head] * plane for f, plane in enumerate(features)), jnp.float32(0.0)) for head in heads]
 
 
-def cross_entropy(logits: Array, labels: Array, weight: Array) -> Array:
-    """Weighted mean binary cross-entropy in nats; `weight` broadcasts to the shape of `labels`."""
-    loss = optax.sigmoid_binary_cross_entropy(logits, labels) * weight
-    return jnp.sum(loss) / (1.0 + jnp.sum(jnp.broadcast_to(weight, labels.shape)))
+def predict(learned: Logistic, features: Sequence[Array]) -> list[Array]:
+    """Probabilities, one plane a head."""
+    return [jax.nn.sigmoid(value) for value in logits(learned.weights, features)]
 
 
-def update(learned: Logistic, features: Array, labels: Array, weight: Array, *, learning_rate: float) -> tuple[Logistic, Array]:
+def cross_entropy(value: Array, label: Array, weight: Array) -> Array:
+    """Weighted mean binary cross-entropy of log-odds in nats; all arguments have one shape."""
+    loss = optax.sigmoid_binary_cross_entropy(value, label) * weight
+    return jnp.sum(loss) / (1.0 + jnp.sum(weight))
+
+
+def update(
+    learned: Logistic, features: Sequence[Array], labels: Sequence[Array], weight: Array, *, learning_rate: float
+) -> tuple[Logistic, Array]:
     """One Adam step on the weighted cross-entropy.
 
     Args:
         learned: present state.
-        features: [..., F].
-        labels: [..., heads] in [0, 1].
-        weight: [..., 1] or [..., heads] example weights.
+        features: F planes of one shape.
+        labels: one plane in [0, 1] for each head.
+        weight: example weights, one plane.
         learning_rate: step size.
 
     Returns:
         `(new state, loss before the step)`.
     """
-    loss, slope = jax.value_and_grad(lambda w: cross_entropy(features @ w, labels, weight))(learned.weights)
+
+    def total(weights: Array) -> Array:
+        values = logits(weights, features)
+        return sum((cross_entropy(v, y, weight) for v, y in zip(values, labels, strict=True)), jnp.float32(0.0))
+
+    loss, slope = jax.value_and_grad(total)(learned.weights)
     change, optimiser = stable_adam(learning_rate).update(slope, learned.optimiser)
     return Logistic(learned.weights + change, optimiser), loss

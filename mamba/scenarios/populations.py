@@ -70,7 +70,9 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
     is_file = config.dataset not in known and ("/" in config.dataset or "." in config.dataset)
     whole = datasets.from_edges(config.dataset) if is_file else datasets.load(config.dataset)
     if isinstance(whole, Conversation):
-        raise ValueError(f"scenario.dataset: {config.dataset} is a conversation, not a network; use it as scenario.opinions")
+        raise ValueError(
+            f"scenario.dataset: {config.dataset} is a conversation, not a network; use it as scenario.opinions"
+        )
     dataset = datasets.part(whole, config.users, seed=seed) if 0 < config.users < whole.n_users else whole
     n_users = dataset.n_users
     sizes = Sizes(
@@ -93,7 +95,9 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
     else:
         conversation = datasets.load(config.opinions)
         if not isinstance(conversation, Conversation):
-            raise ValueError(f"scenario.opinions: {config.opinions} is a network, not a conversation; use 'gaussian' or a polis set")
+            raise ValueError(
+                f"scenario.opinions: {config.opinions} is a network, not a conversation; use 'gaussian' or a polis set"
+            )
         positions, _ = datasets.opinions(conversation, sizes.topics)
     innate = datasets.assign_opinions(
         positions, dataset.edges, n_users, homophily=config.homophily, seed=seed, rounds=8
@@ -139,8 +143,8 @@ def _population(dataset: Dataset, innate: np.ndarray, sizes: Sizes, *, seed: int
         return np.asarray(values, np.float32)
 
     population = Population(
-        innate=f32(innate[order]),
-        interest=f32(interest),
+        innate=f32(innate[order].T),
+        interest=f32(interest.T),
         susceptibility=f32(rng.beta(2.0, 3.0, sizes.users)),
         group=group.astype(np.int32) % sizes.groups,
         habit=f32(rng.beta(4.0, 4.0, sizes.users)),

@@ -12,7 +12,7 @@ with F(z) = exp(-exp(-z)) and f = F'. It is exact, needs no temperature and no s
 The integral is a trapezoidal sum over Q nodes. The integrand is analytic in a strip of half-width pi/2, so the sum
 converges like exp(-pi^2 / h) in the node distance h; what is left is truncation. To the right of the last node the
 integrand is exp(-z) to first order, and the geometric series of the nodes beyond it is added in closed form to the last
-weight. Nodes are visited by a loop whose body is rematerialised: no array of shape [U, C, Q] exists in either pass, and
+weight. Nodes are visited by a loop whose body is rematerialised: no array of shape [Q, C, U] exists in either pass, and
 forward and reverse differentiation both work.
 """
 
@@ -30,101 +30,104 @@ _RIGHT = 6.0  # right of the highest score plus this the integrand is geometric 
 
 @jax.custom_jvp
 def _product(factors: Array) -> Array:
-    """Product over the last axis of positive factors; the derivative of `jnp.prod` builds a tree of partial products."""
-    return jnp.prod(factors, axis=-1)
+    """Product over the first axis of positive factors; the derivative of `jnp.prod` builds a tree of partial products."""
+    return jnp.prod(factors, axis=0)
 
 
 @_product.defjvp
 def _product_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (factors,), (change,) = primals, tangents
     value = _product(factors)
-    return value, value * jnp.sum(change / factors, axis=-1)
+    return value, value * jnp.sum(change / factors, axis=0)
 
 
 def expected_attention(score: Array, existence: Array, continuation: Array, *, nodes: int) -> Array:
     """Exact-marginal examination probabilities.
 
     Args:
-        score: [U, C] log-odds; only differences matter.
-        existence: [U, C] in [0, 1].
+        score: [C, U] log-odds; only differences matter.
+        existence: [C, U] in [0, 1].
         continuation: [U] probability to scroll on, in (0, 1).
         nodes: Q; 20 nodes err by less than 1e-3 while the scores of a user span less than 12, 16 while they span
             less than 8, 32 while they span less than 20 (measured, C = 4 to 48).
 
     Returns:
-        [U, C] probability that the candidate exists and is examined.
+        [C, U] probability that the candidate exists and is examined.
 
     References:
         Plackett 1975; Luce 1959; geometric examination as in Moffat and Zobel 2008 (rank-biased precision).
     """
     # The nodes are numerical: moving them does not change the integral, so no derivative passes through them.
     held, exists = jax.lax.stop_gradient(score), jax.lax.stop_gradient(existence) > 0
-    high = jnp.max(jnp.where(exists, held, -jnp.inf), axis=-1, initial=-60.0)
-    low = jnp.min(jnp.where(exists, held, jnp.inf), axis=-1, initial=60.0)
-    low = jnp.where(jnp.any(exists, axis=-1), jnp.maximum(low, high - 60.0), high)
+    high = jnp.max(jnp.where(exists, held, -jnp.inf), axis=0, initial=-60.0)
+    low = jnp.min(jnp.where(exists, held, jnp.inf), axis=0, initial=60.0)
+    low = jnp.where(jnp.any(exists, axis=0), jnp.maximum(low, high - 60.0), high)
     left = low - _LEFT
     distance = (high + _RIGHT - left) / (nodes - 1)
     # exp(score - y) = rise * fall with rise <= 1: one exponential a candidate here and one a node below.
-    rise = jnp.exp(score - high[:, None])
-    stop = existence * (1.0 - continuation)[:, None]
+    rise = jnp.exp(score - high[None])
+    stop = existence * (1.0 - continuation)[None]
 
     def node(total: Array, index: Array) -> tuple[Array, None]:
         fall = jnp.exp(high - (left + distance * index))
-        rate = rise * fall[:, None]
+        rate = rise * fall[None]
         below = jnp.exp(-rate)  # F(y - s)
         passed = 1.0 - stop * (1.0 - below)  # at least `continuation`, hence safe to divide by
         weight = jnp.where(index == nodes - 1, distance / (1.0 - jnp.exp(-distance)), distance)
         product = weight * _product(passed)
-        return total + rate * below * (product[:, None] / passed), None
+        return total + rate * below * (product[None] / passed), None
 
     body = jax.checkpoint(node, prevent_cse=False)
     total, _ = jax.lax.scan(body, jnp.zeros_like(score), jnp.arange(nodes, dtype=jnp.float32))
     return existence * total
 
 
-def sampled_attention(score: Array, existence: Array, continuation: Array, *, rank_draw: Array, exist_draw: Array,
-                      depth_draw: Array) -> Array:
+def sampled_attention(
+    score: Array, existence: Array, continuation: Array, *, rank_draw: Array, exist_draw: Array, depth_draw: Array
+) -> Array:
     """One draw of who is examined; its mean is `expected_attention`.
 
     Args:
-        score: [U, C] log-odds.
-        existence: [U, C] in [0, 1].
+        score: [C, U] log-odds.
+        existence: [C, U] in [0, 1].
         continuation: [U] in (0, 1).
-        rank_draw: [U, C] uniform draws behind the Gumbel ranking.
-        exist_draw: [U, C] uniform draws behind existence.
+        rank_draw: [C, U] uniform draws behind the Gumbel ranking.
+        exist_draw: [C, U] uniform draws behind existence.
         depth_draw: [U] uniform draws behind the depth of the session.
 
     Returns:
-        [U, C] float32, 1 where the candidate exists and is examined.
+        [C, U] float32, 1 where the candidate exists and is examined.
     """
     exists = exist_draw < existence
     # An exponential race: ordering arrivals is ordering score + Gumbel noise, at one logarithm instead of two.
-    top = jnp.max(score, axis=-1, keepdims=True)
+    top = jnp.max(score, axis=0, keepdims=True)
     arrival = jnp.where(exists, -jnp.log(rank_draw) * jnp.exp(jnp.minimum(top - score, 80.0)), jnp.inf)
-    above = jnp.sum(arrival[:, None, :] < arrival[:, :, None], axis=-1, dtype=jnp.float32)
+    above = jnp.sum(arrival[:, None] < arrival[None], axis=0, dtype=jnp.float32)
     depth = jnp.log(depth_draw) / jnp.log(continuation)  # P(depth >= r) = continuation ** r
-    return (exists & (above <= depth[:, None])).astype(jnp.float32)
+    return (exists & (above <= depth[None])).astype(jnp.float32)
 
 
-def attend(score: Array, existence: Array, continuation: Array, *, draws: dict[str, Array], mode: Mode,
-           nodes: int) -> Array:
+def attend(
+    score: Array, existence: Array, continuation: Array, *, draws: dict[str, Array], mode: Mode, nodes: int
+) -> Array:
     """Examination of candidates in any mode; see the module docstring.
 
     Args:
-        score: [U, C] log-odds.
-        existence: [U, C] in [0, 1].
+        score: [C, U] log-odds.
+        existence: [C, U] in [0, 1].
         continuation: [U] in (0, 1).
-        draws: `rank` and `exist` [U, C], `depth` [U]: uniform draws, unused in `expected` mode.
+        draws: `rank` and `exist` [C, U], `depth` [U]: uniform draws, unused in `expected` mode.
         mode: numeric mode.
         nodes: quadrature nodes of the expectation.
 
     Returns:
-        [U, C] examined weight.
+        [C, U] examined weight.
     """
     if mode == "expected":
         return expected_attention(score, existence, continuation, nodes=nodes)
-    hard = sampled_attention(score, existence, continuation, rank_draw=draws["rank"], exist_draw=draws["exist"],
-                             depth_draw=draws["depth"])
+    hard = sampled_attention(
+        score, existence, continuation, rank_draw=draws["rank"], exist_draw=draws["exist"], depth_draw=draws["depth"]
+    )
     if mode == "sampled":
         return hard
     return hard_with_soft_derivative(hard, expected_attention(score, existence, continuation, nodes=nodes))

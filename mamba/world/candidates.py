@@ -31,13 +31,15 @@ def item_age(ids: Array, step: Array, sizes: Sizes) -> Array:
 
 def _outbox_entry(outbox: Outbox, account: Array, entry: Array, step: Array, sizes: Sizes) -> tuple[Array, Array]:
     """Item slot and existence of an outbox entry; the slot may have been recycled since."""
-    ids = outbox.item[account, entry]
-    current = outbox.birth[account, entry] == step - item_age(ids, step, sizes)
-    return ids, outbox.weight[account, entry] * current
+    at = {"mode": "promise_in_bounds"}
+    ids = outbox.item.at[account, entry].get(**at)
+    current = outbox.birth.at[account, entry].get(**at) == step - item_age(ids, step, sizes)
+    return ids, outbox.weight.at[account, entry].get(**at) * current
 
 
-def sampled_ties(ties: Ties, outbox: Outbox, *, step: Array, start_draw: Array, entry_draw: Array,
-                 sizes: Sizes) -> tuple[Array, Array]:
+def sampled_ties(
+    ties: Ties, outbox: Outbox, *, step: Array, start_draw: Array, entry_draw: Array, sizes: Sizes
+) -> tuple[Array, Array]:
     """Draws in-network candidates: a tie, then a recent post or a reshare of that account, each half the time.
 
     Args:
@@ -45,17 +47,18 @@ def sampled_ties(ties: Ties, outbox: Outbox, *, step: Array, start_draw: Array, 
         outbox: all outboxes, [U, O].
         step: int32 scalar.
         start_draw: [U] uniform draws.
-        entry_draw: [U, C] uniform draws.
+        entry_draw: [C, U] uniform draws.
         sizes: static sizes; C = `sizes.in_network`.
 
     Returns:
-        `(ids [U, C] int32, existence [U, C])` before the item's own existence.
+        `(ids [C, U] int32, existence [C, U])` before the item's own existence.
     """
     degree = jnp.sum(ties.weight > 0, axis=-1)
     start = jnp.floor(start_draw * degree).astype(jnp.int32)
-    slot = (start[:, None] + jnp.arange(sizes.in_network)[None, :]) % jnp.maximum(degree, 1)[:, None]
-    account = jnp.take_along_axis(ties.followees, slot, axis=-1)
-    weight = jnp.take_along_axis(ties.weight, slot, axis=-1)
+    slot = (start[None] + jnp.arange(sizes.in_network, dtype=jnp.int32)[:, None]) % jnp.maximum(degree, 1)[None]
+    reader = jnp.arange(degree.shape[0], dtype=jnp.int32)[None]
+    account = ties.followees.at[reader, slot].get(mode="promise_in_bounds")
+    weight = ties.weight.at[reader, slot].get(mode="promise_in_bounds")
     posts = (entry_draw < 0.5) & (account < sizes.creators)
     fraction = jnp.where(account < sizes.creators, (2.0 * entry_draw) % 1.0, entry_draw)
     age = jnp.floor(fraction * sizes.recent).astype(jnp.int32)
@@ -65,36 +68,37 @@ def sampled_ties(ties: Ties, outbox: Outbox, *, step: Array, start_draw: Array, 
     return jnp.where(posts, own, shared), weight * jnp.where(posts, 1.0, shared_weight)
 
 
-def latest_posts(ties: Ties, outbox: Outbox, *, step: Array, start_draw: Array, entry_draw: Array,
-                 sizes: Sizes) -> tuple[Array, Array]:
+def latest_posts(
+    ties: Ties, outbox: Outbox, *, step: Array, start_draw: Array, entry_draw: Array, sizes: Sizes
+) -> tuple[Array, Array]:
     """Every tie's latest post, in table order: the deterministic neighbourhood of the opinion-dynamics literature.
 
     Same arguments and returns as `sampled_ties`; C = K and no draw is used. Accounts that do not post contribute
     existence 0.
     """
     del outbox, start_draw, entry_draw
-    posts = ties.followees < sizes.creators
-    ids = (step % sizes.lifetime) * sizes.creators + jnp.minimum(ties.followees, sizes.creators - 1)
-    return ids, ties.weight * posts
+    account = ties.followees.T
+    ids = (step % sizes.lifetime) * sizes.creators + jnp.minimum(account, sizes.creators - 1)
+    return ids, ties.weight.T * (account < sizes.creators)
 
 
 CANDIDATES = {"sampled": sampled_ties, "latest": latest_posts}
 
 
-def gather_rows(table: Array, ids: Array) -> Array:
-    """The one packed gather: rows of the item table, `[M, F]` and `ids [...]` to `[..., F]`."""
-    return table.at[ids].get(mode="promise_in_bounds")
+def gather_planes(table: Array, ids: Array) -> Array:
+    """The one packed gather: columns of the items in `ids [...]` from the table `[M, F]`, as planes `[F, ...]`."""
+    return jnp.moveaxis(table.at[ids].get(mode="promise_in_bounds"), -1, 0)
 
 
-def observed(rows: Array, n_topics: int) -> ObservedItems:
-    """The columns of packed rows that a platform can observe, `[..., D + 12]` to `ObservedItems` of `[...]`."""
-    values = {name: rows[..., item_column(name, n_topics)] for name in OBSERVED}
-    return ObservedItems(topics=rows[..., :n_topics], **values)
+def observed(planes: Array, n_topics: int) -> ObservedItems:
+    """The planes that a platform can observe, `[D + 12, ...]` to `ObservedItems` of `[...]`."""
+    values = {name: planes[item_column(name, n_topics)] for name in OBSERVED}
+    return ObservedItems(topics=planes[:n_topics], **values)
 
 
-def latent(rows: Array, n_topics: int) -> dict[str, Array]:
-    """The latent columns of packed rows by name; for the world's own mechanisms and objectives only."""
-    return {name: rows[..., item_column(name, n_topics)] for name in LATENT}
+def latent(planes: Array, n_topics: int) -> dict[str, Array]:
+    """The latent planes by name; for the world's own mechanisms and objectives only."""
+    return {name: planes[item_column(name, n_topics)] for name in LATENT}
 
 
 def pack(topics: Array, columns: dict[str, Array]) -> Array:

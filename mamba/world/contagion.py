@@ -22,21 +22,35 @@ def empty_outbox(sizes: Sizes) -> Outbox:
     )
 
 
+@jax.custom_jvp
+def _none_of(probability: Array) -> Array:
+    """Probability that none of independent events happens, over the first axis; see the derivative below."""
+    return jnp.prod(1.0 - probability, axis=0)
+
+
+@_none_of.defjvp
+def _none_of_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The derivative of `jnp.prod` builds a tree of partial products; a logarithmic one needs factors above 0.
+    (probability,), (change,) = primals, tangents
+    value = _none_of(probability)
+    return value, -value * jnp.sum(change / jnp.maximum(1.0 - probability, 1e-6), axis=0)
+
+
 def chosen_reshare(ids: Array, reshared: Array, *, draw: Array, mode: Mode) -> tuple[Array, Array]:
     """Which of the reshared candidates becomes the outbox entry.
 
     Args:
-        ids: [U, C] item slots.
-        reshared: [U, C] reshare weights in [0, 1].
-        draw: [U, C] uniform draws.
+        ids: [C, U] item slots.
+        reshared: [C, U] reshare weights in [0, 1].
+        draw: [C, U] uniform draws.
         mode: numeric mode.
 
     Returns:
         `(item [U] int32, weight [U])`; the weight is the probability of at least one reshare.
     """
     chosen, carry = pick(reshared, draw, mode)
-    item = jnp.take_along_axis(ids, chosen[:, None], axis=-1)[:, 0]
-    return item, carry * (1.0 - jnp.prod(1.0 - reshared, axis=-1))
+    item = jnp.take_along_axis(ids, chosen[None], axis=0)[0]
+    return item, carry * (1.0 - _none_of(reshared))
 
 
 def share(outbox: Outbox, item: Array, weight: Array, *, step: Array, sizes: Sizes) -> Outbox:

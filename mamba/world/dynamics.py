@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from mamba.sums import total
 from flax import struct
 
 from mamba.types import Array, Mode, Population, Users
@@ -35,11 +36,11 @@ class Experience:
     """What happened to each served user in a step.
 
     Attributes:
-        examined: [U, C] examined weights, times being active.
-        clicked: [U, C] clicked weights.
-        topics: [U, C, D] topic mixes of the candidates.
-        items: latent and observed columns by name, each [U, C].
-        friction: [U, C] combined friction on sharing; below 1 where a label or prompt is shown.
+        examined: [C, U] examined weights, times being active.
+        clicked: [C, U] clicked weights.
+        topics: [D, C, U] topic mixes of the candidates.
+        items: latent and observed columns by name, each [C, U].
+        friction: [C, U] combined friction on sharing; below 1 where a label or prompt is shown.
         removed: [U] benign own items removed in this step, as a share of one item.
     """
 
@@ -80,10 +81,10 @@ def _persuasion(experience: Experience, parameters: WorldParameters) -> Array:
 
 def _drift(kernel):
     def opinion(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
-        gap = experience.items["stance"][..., None] - users.opinion[:, None, :]
-        force = _persuasion(experience, parameters)[..., None] * experience.topics * kernel(jnp.abs(gap), parameters)
+        gap = experience.items["stance"][None] - users.opinion[:, None]
+        force = _persuasion(experience, parameters)[None] * experience.topics * kernel(jnp.abs(gap), parameters)
         gain = parameters.opinion_rate * (0.5 + effective_susceptibility(users, people))
-        change = gain[:, None] * jnp.sum(force * gap, axis=1)
+        change = gain[None] * total(force * gap, axis=1)
         anchor = parameters.opinion_anchor * (people.innate - users.opinion)
         return jnp.clip(users.opinion + change + anchor, -1.0, 1.0)
 
@@ -92,12 +93,12 @@ def _drift(kernel):
 
 def _average(kernel):
     def opinion(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
-        stance = experience.items["stance"][..., None]
-        weight = experience.examined[..., None] * experience.topics
-        weight = weight * kernel(jnp.abs(stance - users.opinion[:, None, :]), parameters)
+        stance = experience.items["stance"][None]
+        weight = experience.examined[None] * experience.topics
+        weight = weight * kernel(jnp.abs(stance - users.opinion[:, None]), parameters)
         own, innate = parameters.self_weight, parameters.innate_weight
-        total = own * users.opinion + innate * people.innate + jnp.sum(weight * stance, axis=1)
-        mass = own + innate + jnp.sum(weight, axis=1)
+        total = own * users.opinion + innate * people.innate + total(weight * stance, axis=1)
+        mass = own + innate + total(weight, axis=1)
         return jnp.where(mass > 0, total / jnp.where(mass > 0, mass, 1.0), users.opinion)
 
     return opinion
@@ -123,17 +124,19 @@ OPINION = {
 # ---- the other user states; each maps (users, people, experience, parameters) to the new value of one field -------------
 
 
-def _reinforced_preference(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
-    taste = jax.nn.softmax(users.preference, axis=-1)
-    clicked = jnp.sum(experience.clicked[..., None] * experience.topics, axis=1)
-    pull = clicked - jnp.sum(experience.clicked, axis=1)[:, None] * taste
+def _reinforced_preference(
+    users: Users, people: Population, experience: Experience, parameters: WorldParameters
+) -> Array:
+    taste = jax.nn.softmax(users.preference, axis=0)
+    clicked = total(experience.clicked[None] * experience.topics, axis=1)
+    pull = clicked - total(experience.clicked, axis=0)[None] * taste
     decay = parameters.preference_decay * (users.preference - people.interest)
     return users.preference + parameters.preference_rate * pull - decay
 
 
 def _loaded_fatigue(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
     del people
-    load = jnp.sum(experience.examined, axis=1)
+    load = total(experience.examined, axis=0)
     return parameters.fatigue_decay * users.fatigue + parameters.fatigue_load * load
 
 
@@ -145,7 +148,7 @@ def _setpoint_wellbeing(users: Users, people: Population, experience: Experience
     gain = parameters.wellbeing_substance * experience.clicked * items["substance"]
     return (
         (1.0 - parameters.wellbeing_return) * users.wellbeing
-        + jnp.sum(gain - examined * loss, axis=1)
+        + total(gain - examined * loss, axis=0)
         - parameters.wellbeing_overuse * users.fatigue**2
     )
 
@@ -156,19 +159,19 @@ def _experienced_trust(users: Users, people: Population, experience: Experience,
     change = parameters.trust_veracity * veracity - parameters.trust_falsity * (1.0 - veracity)
     back = parameters.trust_return * (parameters.trust_setpoint - users.trust)
     shock = parameters.trust_false_removal * experience.removed
-    return jnp.clip(users.trust + back + jnp.sum(experience.examined * change, axis=1) - shock, 0.0, 1.0)
+    return jnp.clip(users.trust + back + total(experience.examined * change, axis=0) - shock, 0.0, 1.0)
 
 
 def _learned_resilience(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
     del people
     labelled = experience.examined * (1.0 - experience.items["veracity"]) * (1.0 - experience.friction)
-    gain = parameters.resilience_learning * jnp.sum(labelled, axis=1) * (1.0 - users.resilience)
+    gain = parameters.resilience_learning * total(labelled, axis=0) * (1.0 - users.resilience)
     return jnp.clip(users.resilience + gain - parameters.resilience_decay * users.resilience, 0.0, 1.0)
 
 
 def _habitual_activity(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
     del people
-    satisfaction = jnp.sum(experience.clicked * experience.items["substance"], axis=1)
+    satisfaction = total(experience.clicked * experience.items["substance"], axis=0)
     value = (
         parameters.activity_base
         + parameters.activity_satisfaction * satisfaction
@@ -199,7 +202,7 @@ ACTIVITY = {"habit": _habitual_activity, "none": _keep("activity")}
 
 
 def newcomers(people: Population, parameters: WorldParameters) -> Users:
-    """State of a user who has just arrived, for every slot; leaves as `Users`, leading axis [U]."""
+    """State of a user who has just arrived, for every slot; last axis [U]."""
     zero = jnp.zeros_like(people.susceptibility)
     return Users(
         opinion=people.innate,
@@ -230,7 +233,7 @@ def replacing_churn(users: Users, people: Population, *, draw: Array, parameters
     fresh = newcomers(people, parameters)
 
     def mix(old: Array, new: Array) -> Array:
-        weight = leaves.reshape(leaves.shape + (1,) * (old.ndim - 1))
+        weight = leaves.reshape((1,) * (old.ndim - 1) + leaves.shape)
         return old + weight * (new - old)
 
     return jax.tree.map(mix, users, fresh)

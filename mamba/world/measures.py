@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from mamba.sums import total
 
 from mamba.types import Array, Footprint, Metrics, Population, Sizes, Users
 from mamba.world.dynamics import Experience
@@ -26,22 +27,23 @@ def gini(values: Array) -> Array:
 
 
 def normalised_entropy(mix: Array) -> Array:
-    """Shannon entropy of the last axis over log D, `[..., D]` non-negative to `[...]` in [0, 1] (1 when D = 1)."""
-    n = mix.shape[-1]
-    share = (mix + 1e-6) / jnp.sum(mix + 1e-6, axis=-1, keepdims=True)
+    """Shannon entropy of the first axis over log D, `[D, ...]` non-negative to `[...]` in [0, 1] (1 when D = 1)."""
+    n = mix.shape[0]
+    share = (mix + 1e-6) / total(mix + 1e-6, axis=0, keepdims=True)
     if n == 1:
-        return jnp.ones(mix.shape[:-1])
-    return -jnp.sum(share * jnp.log(share), axis=-1) / jnp.log(float(n))
+        return jnp.ones(mix.shape[1:])
+    return -total(share * jnp.log(share), axis=0) / jnp.log(float(n))
 
 
-def served(experience: Experience, reshared: Array, reported: Array, group: Array, present: Array,
-           sizes: Sizes) -> Metrics:
+def served(
+    experience: Experience, reshared: Array, reported: Array, group: Array, present: Array, sizes: Sizes
+) -> Metrics:
     """Sums over a block of served users.
 
     Args:
         experience: what they saw and clicked.
-        reshared: [U, C] reshare weights.
-        reported: [U, C] report weights.
+        reshared: [C, U] reshare weights.
+        reported: [C, U] report weights.
         group: [U] int32.
         present: [U] 1 for real users, 0 for padding.
         sizes: static sizes.
@@ -49,10 +51,10 @@ def served(experience: Experience, reshared: Array, reported: Array, group: Arra
     Returns:
         Scalars, and `[G]` arrays whose name ends in `_by_group`.
     """
-    items, examined = experience.items, experience.examined * present[:, None]
-    toxic = jnp.sum(examined * items["toxicity"], axis=1)
-    seen = jnp.sum(examined, axis=1)
-    member = jax.nn.one_hot(group, sizes.groups)
+    items, examined = experience.items, experience.examined * present[None]
+    toxic = total(examined * items["toxicity"], axis=0)
+    seen = total(examined, axis=0)
+    member = jax.nn.one_hot(group, sizes.groups, axis=0)
     false = 1.0 - items["veracity"]
     return {
         "exposures": jnp.sum(seen),
@@ -62,15 +64,15 @@ def served(experience: Experience, reshared: Array, reported: Array, group: Arra
         "toxic_exposures": jnp.sum(toxic),
         "false_exposures": jnp.sum(examined * false),
         "false_reshares": jnp.sum(reshared * false),
-        "exposures_by_group": seen @ member,
-        "toxic_exposures_by_group": toxic @ member,
+        "exposures_by_group": member @ seen,
+        "toxic_exposures_by_group": member @ toxic,
     }
 
 
 def states(users: Users, footprint: Footprint, people: Population, sizes: Sizes) -> Metrics:
     """State averages after the transition; scalars."""
-    mean = jnp.mean(users.opinion, axis=0, keepdims=True)
-    seen = jnp.sum(footprint.seen, axis=-1)
+    mean = jnp.mean(users.opinion, axis=1, keepdims=True)
+    seen = total(footprint.seen, axis=0)
     diversity = normalised_entropy(footprint.seen)
     return {
         "polarisation": jnp.mean((users.opinion - mean) ** 2),
@@ -103,8 +105,15 @@ def disparity(reach: Array, alive: Array, substance: Array, people: Population, 
     return 0.5 * jnp.sum(jnp.abs(gap))
 
 
-def removals(removed: Array, toxicity: Array, veracity: Array, posted: Array, posted_toxicity: Array,
-             posted_veracity: Array, parameters: WorldParameters) -> Metrics:
+def removals(
+    removed: Array,
+    toxicity: Array,
+    veracity: Array,
+    posted: Array,
+    posted_toxicity: Array,
+    posted_veracity: Array,
+    parameters: WorldParameters,
+) -> Metrics:
     """What moderation took down in a step, against the truth.
 
     Args:

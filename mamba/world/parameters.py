@@ -50,7 +50,9 @@ class WorldParameters:
     click_toxicity: float = setting(0.7, "click log-odds per unit of toxicity and involvement", unit="logits")
     reshare_base: float = setting(-2.2, "reshare log-odds of a clicked neutral item", unit="logits")
     reshare_glitter: float = setting(1.2, "reshare log-odds per unit of glitter", unit="logits")
-    reshare_falsity: float = setting(1.0, "reshare log-odds of a false item for a fully susceptible user", unit="logits")
+    reshare_falsity: float = setting(
+        1.0, "reshare log-odds of a false item for a fully susceptible user", unit="logits"
+    )
     reshare_toxicity: float = setting(0.8, "reshare log-odds per unit of toxicity", unit="logits")
     report_base: float = setting(-6.0, "report log-odds of an examined harmless item", unit="logits")
     report_toxicity: float = setting(3.5, "report log-odds per unit of toxicity", unit="logits")
@@ -95,10 +97,13 @@ class WorldParameters:
     check_delay: float = setting(6.0, "age at which sampled items are reviewed", unit="steps", ge=0)
     check_share: float = setting(0.5, "share of items that are ever reviewed", unit="0 to 1", ge=0, le=1)
     memory: float = setting(0.9, "share of the platform's running logs that stays", unit="per step", ge=0, lt=1)
-    reach_memory: float = setting(0.97, "share of the ledgers behind diversity and inequality that stays",
-                                  unit="per step", ge=0, lt=1)
+    reach_memory: float = setting(
+        0.97, "share of the ledgers behind diversity and inequality that stays", unit="per step", ge=0, lt=1
+    )
     # rewiring
-    rewire_rate: float = setting(0.01, "probability to reconsider a tie across the largest distance", unit="per step", ge=0, le=1)
+    rewire_rate: float = setting(
+        0.01, "probability to reconsider a tie across the largest distance", unit="per step", ge=0, le=1
+    )
     rewire_distance: float = setting(0.8, "opinion distance at which dropping is half as likely", unit="opinion", ge=0)
     rewire_width: float = setting(0.15, "softness of that distance", unit="opinion", gt=0)
 

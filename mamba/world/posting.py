@@ -36,7 +36,9 @@ def violation(toxicity: Array, veracity: Array, parameters: WorldParameters) -> 
     return soft_step(harm - parameters.harm_threshold, parameters.harm_width)
 
 
-def attributes(strategy: Array, skill: Array, n_topics: int, parameters: WorldParameters) -> tuple[Array, dict[str, Array]]:
+def attributes(
+    strategy: Array, skill: Array, n_topics: int, parameters: WorldParameters
+) -> tuple[Array, dict[str, Array]]:
     """Item attributes of a strategy.
 
     Args:
@@ -60,8 +62,19 @@ def attributes(strategy: Array, skill: Array, n_topics: int, parameters: WorldPa
     return jax.nn.softmax(strategy[..., :n_topics], axis=-1), columns
 
 
-def post(creators: Creators, people: Population, users: Users, *, noise: Array, signal_noise: Array, draws: Array,
-         parameters: WorldParameters, sizes: Sizes, mode: Mode, own_opinion: bool) -> tuple[Array, Array]:
+def post(
+    creators: Creators,
+    people: Population,
+    users: Users,
+    *,
+    noise: Array,
+    signal_noise: Array,
+    draws: Array,
+    parameters: WorldParameters,
+    sizes: Sizes,
+    mode: Mode,
+    own_opinion: bool,
+) -> tuple[Array, Array]:
     """One step's posts.
 
     Args:
@@ -83,7 +96,7 @@ def post(creators: Creators, people: Population, users: Users, *, noise: Array, 
     tried = creators.strategy + parameters.posting_noise * noise
     topics, columns = attributes(tried, people.skill, d, parameters)
     if own_opinion:
-        columns["stance"] = jnp.sum(topics * users.opinion[:n], axis=-1)
+        columns["stance"] = jnp.sum(topics * users.opinion[:, :n].T, axis=-1)
         posted = jnp.ones_like(people.skill)
     else:
         posted = drawn(parameters.posting_rate * users.activity[:n], draws[:, 0], mode)
@@ -101,8 +114,9 @@ def post(creators: Creators, people: Population, users: Users, *, noise: Array, 
     return pack(topics, columns), posted
 
 
-def trial_and_error(creators: Creators, people: Population, *, reward: Array, noise: Array, posted: Array,
-                    parameters: WorldParameters) -> Creators:
+def trial_and_error(
+    creators: Creators, people: Population, *, reward: Array, noise: Array, posted: Array, parameters: WorldParameters
+) -> Creators:
     """Learning from the items that expire in this step.
 
     Args:
@@ -126,8 +140,9 @@ def trial_and_error(creators: Creators, people: Population, *, reward: Array, no
     )
 
 
-def no_adaptation(creators: Creators, people: Population, *, reward: Array, noise: Array, posted: Array,
-                  parameters: WorldParameters) -> Creators:
+def no_adaptation(
+    creators: Creators, people: Population, *, reward: Array, noise: Array, posted: Array, parameters: WorldParameters
+) -> Creators:
     """Creators keep their strategies."""
     del people, reward, noise, posted, parameters
     return creators
@@ -150,5 +165,8 @@ def put(items: Items, rows: Array, noise: Array, posted: Array, *, step: Array, 
 def expiring(items: Items, *, step: Array, sizes: Sizes) -> tuple[Array, Array, Array]:
     """Reward [N], trial [N, D + 4] and existence [N] of the items whose slots are reused in this step."""
     start = (step % sizes.lifetime) * sizes.creators
-    take = [jax.lax.dynamic_slice_in_dim(leaf, start, sizes.creators, 0) for leaf in (items.reward, items.noise, items.posted)]
+    take = [
+        jax.lax.dynamic_slice_in_dim(leaf, start, sizes.creators, 0)
+        for leaf in (items.reward, items.noise, items.posted)
+    ]
     return take[0], take[1], take[2]

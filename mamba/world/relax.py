@@ -79,8 +79,8 @@ def pick(mass: Array, uniform: Array, mode: Mode) -> tuple[Array, Array]:
     """Draws one of C alternatives in proportion to their mass.
 
     Args:
-        mass: [..., C] non-negative masses; all zero picks alternative 0.
-        uniform: [..., C] uniform draws in (0, 1).
+        mass: [C, ...] non-negative masses; all zero picks alternative 0.
+        uniform: [C, ...] uniform draws in (0, 1).
         mode: in `sampled` mode the weight carries no derivative.
 
     Returns:
@@ -88,11 +88,14 @@ def pick(mass: Array, uniform: Array, mode: Mode) -> tuple[Array, Array]:
     """
     # An exponential race: the first arrival has the law of the largest log mass + Gumbel noise.
     held = jnp.maximum(jax.lax.stop_gradient(mass), _FLOOR)
-    index = jnp.argmin(-jnp.log(uniform) / held, axis=-1).astype(jnp.int32)
+    arrival = -jnp.log(uniform) / held
+    place = jnp.arange(mass.shape[0], dtype=jnp.int32).reshape(-1, *([1] * (mass.ndim - 1)))
+    # The place of the minimum by two plain reductions: compilers vectorise these, and not an argmin.
+    index = jnp.min(jnp.where(arrival == jnp.min(arrival, axis=0, keepdims=True), place, mass.shape[0] - 1), axis=0)
     if mode == "sampled":
-        return index, jnp.ones_like(mass[..., 0])
-    total = jnp.maximum(jnp.sum(mass, axis=-1), _FLOOR)
-    chosen = jnp.take_along_axis(mass, index[..., None], axis=-1)[..., 0]
+        return index, jnp.ones_like(mass[0])
+    total = jnp.maximum(jnp.sum(mass, axis=0), _FLOOR)
+    chosen = jnp.take_along_axis(mass, index[None], axis=0)[0]
     return index, carried(chosen / total)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from mamba.sums import total
 
 from mamba.types import Array, Users
 from mamba.world.parameters import WorldParameters
@@ -22,17 +23,17 @@ def utility(users: Users, topics: Array, items: dict[str, Array], parameters: Wo
     """Click log-odds of candidates.
 
     Args:
-        users: rows of the served users, leading axis [U].
-        topics: [U, C, D] topic mixes.
-        items: latent and observed columns by name, each [U, C].
+        users: states of the served users, last axis [U].
+        topics: [D, C, U] topic mixes.
+        items: latent and observed columns by name, each [C, U].
         parameters: world parameters.
 
     Returns:
-        [U, C] log-odds.
+        [C, U] log-odds.
     """
-    taste = jax.nn.softmax(users.preference, axis=-1)
-    match = jnp.sum(topics * taste[:, None, :], axis=-1)
-    view = jnp.sum(topics * users.opinion[:, None, :], axis=-1)
+    taste = jax.nn.softmax(users.preference, axis=0)
+    match = total(topics * taste[:, None], axis=0)
+    view = total(topics * users.opinion[:, None], axis=0)
     gap = (items["stance"] - view) / parameters.agreement_width
     return (
         parameters.click_base
@@ -45,15 +46,15 @@ def utility(users: Users, topics: Array, items: dict[str, Array], parameters: Wo
 
 
 def logit_choice(value: Array, examined: Array) -> Array:
-    """Each examined item is clicked on its own: `sigma(value)`, [U, C]; `examined` is not used."""
+    """Each examined item is clicked on its own: `sigma(value)`, [C, U]; `examined` is not used."""
     del examined
     return jax.nn.sigmoid(value)
 
 
 def multinomial_choice(value: Array, examined: Array) -> Array:
-    """At most one of the examined items in expectation: `exp(v) / (1 + sum_k a_k exp(v_k))`, [U, C]."""
+    """At most one of the examined items in expectation: `exp(v) / (1 + sum_k a_k exp(v_k))`, [C, U]."""
     odds = jnp.exp(jnp.minimum(value, 20.0))
-    return odds / (1.0 + jnp.sum(examined * odds, axis=-1, keepdims=True))
+    return odds / (1.0 + total(examined * odds, axis=0, keepdims=True))
 
 
 def no_choice(value: Array, examined: Array) -> Array:
@@ -65,30 +66,31 @@ def no_choice(value: Array, examined: Array) -> Array:
 CHOICE = {"logit": logit_choice, "multinomial": multinomial_choice, "none": no_choice}
 
 
-def reshare_probability(susceptibility: Array, items: dict[str, Array], friction: Array,
-                        parameters: WorldParameters) -> Array:
+def reshare_probability(
+    susceptibility: Array, items: dict[str, Array], friction: Array, parameters: WorldParameters
+) -> Array:
     """Probability that a clicked item is reshared.
 
     Args:
         susceptibility: [U] effective susceptibility, in [0, 1].
-        items: columns by name, each [U, C].
-        friction: [U, C] multiplier in [0, 1].
+        items: columns by name, each [C, U].
+        friction: [C, U] multiplier in [0, 1].
         parameters: world parameters.
 
     Returns:
-        [U, C] in [0, 1].
+        [C, U] in [0, 1].
     """
     value = (
         parameters.reshare_base
         + parameters.reshare_glitter * items["glitter"]
-        + parameters.reshare_falsity * (1.0 - items["veracity"]) * susceptibility[:, None]
+        + parameters.reshare_falsity * (1.0 - items["veracity"]) * susceptibility[None]
         + parameters.reshare_toxicity * items["toxicity"]
     )
     return jax.nn.sigmoid(value) * friction
 
 
 def report_probability(items: dict[str, Array], parameters: WorldParameters) -> Array:
-    """Probability that an examined item is reported, [U, C]."""
+    """Probability that an examined item is reported, [C, U]."""
     return jax.nn.sigmoid(
         parameters.report_base
         + parameters.report_toxicity * items["toxicity"]

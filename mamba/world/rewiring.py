@@ -21,32 +21,42 @@ def suggestions(ties: Ties, draws: Array, *, sizes: Sizes) -> Array:
 
     Args:
         ties: follow table, [U, K].
-        draws: [U, L, 2] uniform draws.
+        draws: [2, L, U] uniform draws.
         sizes: static sizes.
 
     Returns:
-        [U, L] int32 account ids; may contain the user or present followees, which `rewire` refuses.
+        [L, U] int32 account ids; may contain the user or present followees, which `rewire` refuses.
     """
     degree = jnp.maximum(jnp.sum(ties.weight > 0, axis=-1), 1)
-    first = jnp.floor(draws[..., 0] * degree[:, None]).astype(jnp.int32)
-    friend = jnp.take_along_axis(ties.followees, first, axis=-1)
-    second = jnp.floor(draws[..., 1] * degree[friend]).astype(jnp.int32)
+    first = jnp.floor(draws[0] * degree[None]).astype(jnp.int32)
+    friend = ties.followees[jnp.arange(sizes.users)[None], first]
+    second = jnp.floor(draws[1] * degree[friend]).astype(jnp.int32)
     near = ties.followees[friend, second]
-    anyone = jnp.floor(draws[..., 1] * sizes.creators).astype(jnp.int32)
-    return jnp.where(jnp.arange(sizes.links) % 2 == 0, near, anyone)
+    anyone = jnp.floor(draws[1] * sizes.creators).astype(jnp.int32)
+    return jnp.where(jnp.arange(sizes.links)[:, None] % 2 == 0, near, anyone)
 
 
-def rewire(ties: Ties, opinion: Array, *, links: Array, link_score: Array, draws: Array, pick_draw: Array,
-           parameters: WorldParameters, sizes: Sizes, mode: Mode) -> Ties:
+def rewire(
+    ties: Ties,
+    opinion: Array,
+    *,
+    links: Array,
+    link_score: Array,
+    draws: Array,
+    pick_draw: Array,
+    parameters: WorldParameters,
+    sizes: Sizes,
+    mode: Mode,
+) -> Ties:
     """One step of rewiring.
 
     Args:
         ties: follow table, [U, K].
-        opinion: [U, D].
-        links: [U, L] suggested accounts.
-        link_score: [U, L] combined log-odds of the link port.
-        draws: [U, 2] uniform draws: which tie, whether it is dropped.
-        pick_draw: [U, L] uniform draws behind the choice of the replacement.
+        opinion: [D, U].
+        links: [L, U] suggested accounts.
+        link_score: [L, U] combined log-odds of the link port.
+        draws: [2, U] uniform draws: which tie, whether it is dropped.
+        pick_draw: [L, U] uniform draws behind the choice of the replacement.
         parameters: world parameters.
         sizes: static sizes.
         mode: numeric mode.
@@ -56,25 +66,23 @@ def rewire(ties: Ties, opinion: Array, *, links: Array, link_score: Array, draws
     """
     readers = jnp.arange(sizes.users)
     degree = jnp.sum(ties.weight > 0, axis=-1)
-    slot = jnp.floor(draws[:, 0] * degree).astype(jnp.int32)
+    slot = jnp.floor(draws[0] * degree).astype(jnp.int32)
     account = ties.followees[readers, slot]
-    distance = jnp.sqrt(jnp.mean((opinion - opinion[account]) ** 2, axis=-1) + 1e-9)
+    distance = jnp.sqrt(jnp.mean((opinion - opinion[:, account]) ** 2, axis=0) + 1e-9)
     drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
     drop = drop * (degree > 0)
-    dropped = draws[:, 1] < drop
-    taken = jnp.any(links[:, :, None] == ties.followees[:, None, :], axis=-1) | (links == readers[:, None])
-    mass = jnp.where(taken, 0.0, jax.nn.softmax(link_score, axis=-1))
+    dropped = draws[1] < drop
+    taken = jnp.any(links[None] == ties.followees.T[:, None], axis=0) | (links == readers[None])
+    mass = jnp.where(taken, 0.0, jax.nn.softmax(link_score, axis=0))
     chosen, carry = pick(mass, pick_draw, mode)
-    replaced = dropped & (jnp.sum(mass, axis=-1) > 0)
-    fresh = jnp.where(replaced, jnp.take_along_axis(links, chosen[:, None], axis=-1)[:, 0], account)
+    replaced = dropped & (jnp.sum(mass, axis=0) > 0)
+    fresh = jnp.where(replaced, jnp.take_along_axis(links, chosen[None], axis=0)[0], account)
     old = ties.weight[readers, slot]
     if mode == "sampled":
         weight = jnp.where(replaced, jnp.ones_like(old), old)
     else:
         weight = jnp.where(replaced, carried(drop) * carry, old * carried(1.0 - drop))
-    return Ties(
-        followees=ties.followees.at[readers, slot].set(fresh), weight=ties.weight.at[readers, slot].set(weight)
-    )
+    return Ties(followees=ties.followees.at[readers, slot].set(fresh), weight=ties.weight.at[readers, slot].set(weight))
 
 
 def fixed_ties(ties: Ties, opinion: Array, **unused: object) -> Ties:

@@ -27,9 +27,7 @@ def make(config: Config) -> Algorithm:
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del learned, view, key
         items = candidates.items
-        return Rank(
-            score=-levers["toxicity"] * items.toxicity_signal - levers["falsity"] * items.falsity_signal
-        )
+        return Rank(score=-levers["toxicity"] * items.toxicity_signal - levers["falsity"] * items.falsity_signal)
 
     levers = levers_from({"toxicity": config.toxicity, "falsity": config.falsity}, bounds)
     return Algorithm("demotion", levers, bounds, rank=rank)

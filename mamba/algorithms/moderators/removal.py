@@ -34,17 +34,15 @@ class Config:
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)
 
 
-def features(items: ObservedItems) -> Array:
-    """[..., 5]: constant, log-odds of the harm signals (bounded), their worse one, reports."""
+def features(items: ObservedItems) -> list[Array]:
+    """Five planes: constant, log-odds of the harm signals (bounded), their worse one, reports."""
 
     def logit(signal: Array) -> Array:
         safe = jnp.clip(signal, 0.01, 0.99)
         return 0.5 * (jnp.log(safe) - jnp.log1p(-safe))
 
     toxic, false = logit(items.toxicity_signal), logit(items.falsity_signal)
-    return jnp.stack(
-        [jnp.ones_like(toxic), toxic, false, jnp.maximum(toxic, false), jnp.log1p(4.0 * items.reports)], axis=-1
-    )
+    return [jnp.ones_like(toxic), toxic, false, jnp.maximum(toxic, false), jnp.log1p(4.0 * items.reports)]
 
 
 def make(config: Config) -> Algorithm:
@@ -59,7 +57,7 @@ def make(config: Config) -> Algorithm:
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del key
-        violation = logistic.predict(learned, features(view.items))[:, 0]
+        violation = logistic.predict(learned, features(view.items))[0]
         hazard = levers["speed"] * jax.nn.sigmoid((violation - levers["threshold"]) / config.width)
         return Act(survive=1.0 - hazard)
 
@@ -68,8 +66,8 @@ def make(config: Config) -> Algorithm:
         return logistic.update(
             learned,
             features(view.items),
-            log.verdict[:, None],
-            log.checked[:, None],
+            [log.verdict],
+            log.checked,
             learning_rate=config.learning_rate,
         )
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from mamba.sums import total
 
 from mamba.algorithms import logistic
 from mamba.algorithms.base import Act, Algorithm, Proposal, Rank, between, levers_from, positive, real
@@ -37,23 +38,20 @@ class Config:
     proposals: int = setting(2, "random live items offered to each user (exploration)", unit="items", ge=0, le=64)
 
 
-def features(candidates: Candidates) -> Array:
-    """Logged features of candidates, [..., C, 7]: constant, interest match, popularity, glitter, freshness, own tie, label."""
+def features(candidates: Candidates) -> list[Array]:
+    """Seven planes [C, U]: constant, interest match, popularity, glitter, freshness, own tie, synthetic label."""
     items = candidates.items
-    match = jnp.sum(items.topics * candidates.interest[:, None, :], axis=-1) * items.topics.shape[-1] - 1.0
+    match = total(items.topics * candidates.interest[:, None], axis=0) * items.topics.shape[0] - 1.0
     constant = jnp.ones_like(match)
-    return jnp.stack(
-        [
-            constant,
-            match,
-            jnp.log1p(items.popularity),
-            items.glitter - 0.5,
-            jnp.exp(-candidates.age / 6.0),
-            constant * candidates.in_network,
-            items.synthetic,
-        ],
-        axis=-1,
-    )
+    return [
+        constant,
+        match,
+        jnp.log1p(items.popularity),
+        items.glitter - 0.5,
+        jnp.exp(-candidates.age / 6.0),
+        constant * candidates.in_network,
+        items.synthetic,
+    ]
 
 
 def make(config: Config) -> Algorithm:
@@ -74,22 +72,22 @@ def make(config: Config) -> Algorithm:
         del levers, learned
         if config.proposals == 0:
             return Act()
-        ids = draw_live(view, uniforms(key, (view.followers.shape[0], config.proposals)))
+        ids = draw_live(view, uniforms(key, (config.proposals, view.followers.shape[0])))
         return Act(propose=Proposal(ids, certain(view, ids)))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key
         predicted = logistic.predict(learned, features(candidates))
-        value = levers["weight_click"] * predicted[..., 0] + levers["weight_reshare"] * predicted[..., 1]
+        value = levers["weight_click"] * predicted[0] + levers["weight_reshare"] * predicted[1]
         return Rank(score=levers["sharpness"] * value + levers["glitter"] * candidates.items.glitter)
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, view, key
         # Clicks are logged per impression; the label of a head is the rate of its action among impressions.
         seen = jnp.maximum(log.examined, 1e-6)
-        labels = jnp.stack([log.clicked / seen, log.reshared / seen], axis=-1)
+        labels = [log.clicked / seen, log.reshared / seen]
         return logistic.update(
-            learned, features(log.candidates), labels, log.examined[..., None], learning_rate=config.learning_rate
+            learned, features(log.candidates), labels, log.examined, learning_rate=config.learning_rate
         )
 
     return Algorithm("engagement", levers, bounds, init, act, rank, learn)

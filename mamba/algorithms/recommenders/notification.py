@@ -24,9 +24,9 @@ class Config:
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)
 
 
-def features(view: View) -> Array:
-    """[U, 2]: constant and centred share of active steps."""
-    return jnp.stack([jnp.ones_like(view.sessions), 2.0 * view.sessions - 1.0], axis=-1)
+def features(view: View) -> list[Array]:
+    """Two planes [U]: constant and centred share of active steps."""
+    return [jnp.ones_like(view.sessions), 2.0 * view.sessions - 1.0]
 
 
 def make(config: Config) -> Algorithm:
@@ -39,13 +39,14 @@ def make(config: Config) -> Algorithm:
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del key
-        away = 1.0 - logistic.predict(learned, features(view))[:, 0]
+        away = 1.0 - logistic.predict(learned, features(view))[0]
         return Act(pace=levers["strength"] * away)
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, key
-        weight = jnp.ones_like(log.active)[:, None]
-        return logistic.update(learned, features(view), log.active[:, None], weight, learning_rate=config.learning_rate)
+        return logistic.update(
+            learned, features(view), [log.active], jnp.ones_like(log.active), learning_rate=config.learning_rate
+        )
 
     return Algorithm(
         "notification", levers_from({"strength": config.strength}, bounds), bounds, init=init, act=act, learn=learn

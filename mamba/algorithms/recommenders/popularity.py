@@ -39,7 +39,7 @@ def make(config: Config) -> Algorithm:
         # Which items trend is an identity, hence hard in every mode.
         trend = jax.lax.stop_gradient(view.items.popularity * view.items.alive)
         _, top = jax.lax.top_k(trend, min(config.pool, trend.shape[0]))
-        draw = uniforms(key, (view.followers.shape[0], config.proposals))
+        draw = uniforms(key, (config.proposals, view.followers.shape[0]))
         ids = top[jnp.floor(draw * top.shape[0]).astype(jnp.int32)]
         return Act(propose=Proposal(ids, certain(view, ids)))
 

@@ -52,13 +52,14 @@ class State(NamedTuple):
 
 def item_features(items: ObservedItems) -> Array:
     """Content features, [..., D + 2]: centred topic mix, glitter, popularity."""
-    topics = items.topics * items.topics.shape[-1] - 1.0
-    return jnp.concatenate([topics, (items.glitter - 0.5)[..., None], jnp.log1p(items.popularity)[..., None]], axis=-1)
+    topics = items.topics * items.topics.shape[0] - 1.0
+    planes = jnp.concatenate([topics, (items.glitter - 0.5)[None], jnp.log1p(items.popularity)[None]])
+    return jnp.moveaxis(planes, 0, -1)
 
 
 def user_features(interest: Array) -> Array:
-    """User features, [..., D]: centred logged interest."""
-    return interest * interest.shape[-1] - 1.0
+    """User features, [U, D], from logged interest [D, U]: centred."""
+    return interest.T * interest.shape[0] - 1.0
 
 
 def make(config: Config) -> Algorithm:
@@ -70,8 +71,8 @@ def make(config: Config) -> Algorithm:
     def init(key: Array, view: View) -> Learned:
         user_key, item_key = jax.random.split(key)
         parameters = {
-            "user": tower.init(user_key, user_features(view.interest[:1])),
-            "item": tower.init(item_key, jax.tree.map(lambda x: x[:1], item_features(view.items))),
+            "user": tower.init(user_key, user_features(view.interest[:, :1])),
+            "item": tower.init(item_key, item_features(view.items)[:1]),
             "bias": jnp.float32(-1.0),
         }
         embedding = tower.apply(parameters["item"], item_features(view.items))
@@ -83,28 +84,28 @@ def make(config: Config) -> Algorithm:
         # Which items are retrieved is an identity; derivatives of retrieval are dropped, those of scoring are kept.
         codes = jax.lax.stop_gradient(learned.embedding)[pool]
         user = tower.apply(jax.lax.stop_gradient(learned.parameters["user"]), user_features(view.interest))
-        match = jnp.einsum("ue,pbe->upb", jax.lax.stop_gradient(user), codes)
-        best = jnp.argmax(match, axis=-1)
-        ids = pool[jnp.arange(config.proposals)[None, :], best]
+        match = jnp.einsum("pbe,ue->pbu", codes, jax.lax.stop_gradient(user))
+        best = jnp.argmax(match, axis=1)
+        ids = pool[jnp.arange(config.proposals)[:, None], best]
         return Act(propose=Proposal(ids, certain(view, ids)))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: CandidateSet, key: Array) -> Rank:
         del view, key
         user = tower.apply(learned.parameters["user"], user_features(candidates.interest))
-        item = learned.embedding[candidates.ids]
-        return Rank(score=levers["sharpness"] * jnp.sum(jnp.asarray(user)[:, None, :] * item, axis=-1))
+        item = jnp.moveaxis(learned.embedding[candidates.ids], -1, 0)
+        return Rank(score=levers["sharpness"] * jnp.sum(jnp.asarray(user).T[:, None] * item, axis=0))
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, key
         batch = jax.tree.map(
-            lambda x: x[: config.batch], (log.candidates.interest, log.candidates.items, log.examined, log.clicked)
+            lambda x: x[..., : config.batch], (log.candidates.interest, log.candidates.items, log.examined, log.clicked)
         )
         interest, items, examined, clicked = batch
 
         def loss(parameters: Any) -> Array:
             user = jnp.asarray(tower.apply(parameters["user"], user_features(interest)))
             item = jnp.asarray(tower.apply(parameters["item"], item_features(items)))
-            logits = _LOGIT_SCALE * jnp.sum(user[:, None, :] * item, axis=-1) + parameters["bias"]
+            logits = _LOGIT_SCALE * jnp.sum(user[None] * item, axis=-1) + parameters["bias"]
             return logistic.cross_entropy(logits, clicked / jnp.maximum(examined, 1e-6), examined)
 
         value, slope = jax.value_and_grad(loss)(learned.parameters)

@@ -1,0 +1,390 @@
+"""The command line, `mamba-eco` or `python -m mamba`.
+
+It reads the arguments, sets JAX's persistent compilation cache before JAX starts, and calls the library. Exit codes: 0
+done (also after a signal that stopped a run in good order), 2 something the user gave cannot be used, 130 interrupted.
+`MAMBA_TRACEBACK=1` shows the traceback of an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import html
+import http.server
+import os
+import platform
+import re
+import sys
+import threading
+import urllib.parse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mamba.runs.errors import UserError
+
+PROGRAM = "mamba-eco"
+CACHE_FROM_S = 0.3  # compilations shorter than this are not worth a file
+
+OVERRIDES = """\
+Every setting can be given as --section.name=VALUE (or --section.name VALUE, or section.name=VALUE), in order:
+
+  --meta.steps=100 --seed=1                      numbers, texts, true and false, None
+  --recommenders.home.sharpness=8                a setting of the algorithm called home
+  --recommenders.home.kind=popularity            another kind, with that kind's defaults
+  "--recommenders.extra={kind: two_tower}"       one algorithm more
+  --moderators.takedown=None                     one algorithm less
+
+`mamba-eco config help` lists every setting of every section and kind."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        arguments: the words after the program's name; None takes those of this process.
+    """
+    try:
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        if os.environ.get("MAMBA_TRACEBACK") == "1":
+            raise
+        for line in str(error).splitlines():
+            print(f"{PROGRAM}: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if os.environ.get("MAMBA_TRACEBACK") == "1":
+            raise
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left, as `| head` does. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(arguments: list[str]) -> int:
+    own, overrides = _split(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(own)
+    if parsed.command is None:
+        parser.print_help()
+        return 0
+    if overrides and not parsed.takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    parsed.overrides = overrides
+    parsed.do(parsed)
+    return 0
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Our own arguments, and overrides of settings; argparse would take `4` of `--meta.steps 4` for a positional."""
+    valued = {"--run_dir", "--run-dir", "--port"}
+    flags = {"--allow-config-change", "--allow_config_change", "--help", "--version"}
+    own, overrides, rest = [], [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word.partition("=")[0] in valued | flags:
+            own.append(word)
+            if word in valued and rest:
+                own.append(rest.pop(0))
+        elif re.match(r"[A-Za-z_][\w.]*=", word) or (word.startswith("--") and "=" in word):
+            overrides.append(word)
+        elif word.startswith("--"):
+            overrides.append(word)
+            if rest and not rest[0].startswith("--"):
+                overrides.append(rest.pop(0))
+        else:
+            own.append(word)
+    return own, overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="What recommendation and moderation algorithms do together to a network, and how to tune them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    parser.set_defaults(command=None, takes_overrides=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(group: argparse._SubParsersAction, name: str, do: Callable[..., None], about: str, **more: Any):
+        made = group.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **more,
+        )
+        made.set_defaults(command=name, do=do, takes_overrides=False)
+        return made
+
+    usage = f"{PROGRAM} %s CONFIG %s[--section.name=VALUE ...]"
+    run = command(
+        commands,
+        "run",
+        _run,
+        "run a configuration, or continue it in the same folder",
+        usage=usage % ("run", "[--run_dir DIR] [--allow-config-change] "),
+        epilog=OVERRIDES,
+    )
+    run.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset such as quickstart")
+    run.add_argument("--run_dir", "--run-dir", metavar="DIR", help="the run folder; runs/<name> by default")
+    run.add_argument(
+        "--allow-config-change",
+        "--allow_config_change",
+        action="store_true",
+        help="continue in a folder that holds another configuration",
+    )
+    run.set_defaults(takes_overrides=True)
+
+    report = command(commands, "report", _report, "write the report of a run folder")
+    report.add_argument("run_dir", metavar="DIR", help="a run folder")
+
+    view = command(commands, "view", _view, "serve reports on 127.0.0.1, also while runs go on")
+    view.add_argument("run_dir", metavar="DIR", help="a run folder, or a folder of run folders")
+    view.add_argument("--port", type=int, default=8765, help="8765 by default; 0 takes a free one")
+
+    config = command(
+        commands, "config", lambda parsed: config.print_help(), "show configurations and what they may hold"
+    )
+    inside = config.add_subparsers(title="commands", metavar="COMMAND")
+    show = command(
+        inside,
+        "show",
+        _config_show,
+        "print a configuration with every default filled in",
+        usage=usage % ("config show", ""),
+        epilog=OVERRIDES,
+    )
+    show.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset such as quickstart")
+    show.set_defaults(takes_overrides=True)
+    command(inside, "help", _config_help, "print every setting of every section and kind")
+
+    data = command(commands, "data", lambda parsed: data.print_help(), "the data shipped with the package")
+    inside = data.add_subparsers(title="commands", metavar="COMMAND")
+    command(inside, "list", _data_list, "print what there is, with licences")
+    return parser
+
+
+def _version() -> str:
+    from mamba import __version__
+
+    return f"mamba-ecosystems {__version__}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from mamba.runs.config import load_config
+    from mamba.runs.folder import command_line
+
+    config = load_config(parsed.config, parsed.overrides)
+    folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
+    use_compilation_cache()
+    from mamba.runs.loop import run
+
+    run(config, folder, command=command_line(), allow_config_change=parsed.allow_config_change)
+    if (page := folder / "report" / "index.html").is_file():
+        print(page)
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from mamba.runs.report import write_report
+
+    print(write_report(Path(parsed.run_dir)))
+
+
+def _config_show(parsed: argparse.Namespace) -> None:
+    from mamba.runs.config import dump_yaml, load_config
+
+    print(dump_yaml(load_config(parsed.config, parsed.overrides)), end="")
+
+
+def _config_help(parsed: argparse.Namespace) -> None:
+    from mamba.runs.config import help_text
+
+    print(help_text(), end="")
+
+
+def _data_list(parsed: argparse.Namespace) -> None:
+    from mamba.datasets import catalogue
+    from mamba.runs.progress import print_table
+
+    rows = [(entry.name, entry.kind, entry.licence, entry.size, entry.title) for entry in catalogue()]
+    print_table("", ("name", "kind", "licence", "size", "what it is"), rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The compilation cache
+
+
+def use_compilation_cache() -> None:
+    """Lets JAX keep compiled programs between processes; a second run then starts in a tenth of the time.
+
+    The folder is `JAX_COMPILATION_CACHE_DIR`, else `mamba/jax` in the user's cache folder, one for each kind of
+    processor: a program compiled for one may not run on another that shares the home folder.
+    """
+    import jax
+
+    from mamba.runs.progress import warn
+
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(given) if given else home / "mamba" / "jax" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "no permission to write")
+    except OSError as error:
+        warn(f"compiled programs cannot be kept in {folder} ({error.strerror}); set JAX_COMPILATION_CACHE_DIR")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHE_FROM_S)
+
+
+def _processor() -> str:
+    """A short name of this kind of processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = [f"model name: {platform.processor()}"]
+    wanted = ("model name", "flags", "Features", "CPU part")
+    facts = sorted({line for line in lines if line.startswith(wanted)})
+    return f"{platform.machine()}-{hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:12]}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The viewer
+
+
+def _view(parsed: argparse.Namespace) -> None:
+    root = Path(parsed.run_dir)
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder; give a run folder, or a folder of run folders such as runs")
+    if not _runs_in(root):
+        raise UserError(f"{root} holds no run; give a run folder, or a folder of run folders such as runs")
+    try:
+        server = make_server(root, parsed.port)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--port: {parsed.port} cannot be used ({error}); give another one, or 0 for a free one"
+        ) from error
+    with server:
+        print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl+C ends it)", flush=True)
+        server.serve_forever()
+
+
+def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
+    """A server on 127.0.0.1 of the reports below a folder; nothing else of the folder can be read through it."""
+    return http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Viewer, root=root.absolute()))
+
+
+def _runs_in(root: Path) -> dict[str, Path]:
+    """Run folders by the path under which they are served: a run folder itself is `run`."""
+    if (root / "config.yaml").is_file():
+        return {"run": root}
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.yaml"))}
+
+
+_writing = threading.Lock()
+
+
+class _Viewer(http.server.SimpleHTTPRequestHandler):
+    """`/` lists the runs, `/<run>/` is the report of one, written anew when the run has gone on since."""
+
+    def __init__(self, *arguments: Any, root: Path) -> None:
+        self.root = root
+        super().__init__(*arguments, directory=str(root))
+
+    def do_GET(self) -> None:
+        self.respond(super().do_GET)
+
+    def do_HEAD(self) -> None:
+        self.respond(super().do_HEAD)
+
+    def respond(self, serve: Callable[[], None]) -> None:
+        """Answers a request; `serve` sends the file that `translate_path` finds."""
+        host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
+        if host not in ("127.0.0.1", "localhost"):  # a page of another site must not read this one
+            self.send_error(403)
+            return
+        name, slash, inside = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).lstrip("/").partition("/")
+        runs = _runs_in(self.root)
+        if not name and len(runs) == 1:
+            self.go_to(f"/{urllib.parse.quote(next(iter(runs)))}/")
+        elif not name:
+            items = "".join(f'<li><a href="/{urllib.parse.quote(run)}/">{html.escape(run)}</a></li>' for run in runs)
+            self.send_page(f"<!doctype html><meta charset=utf-8><title>mamba</title><h1>Runs</h1><ul>{items}</ul>")
+        elif name not in runs:
+            self.send_error(404)
+        elif not slash:
+            self.go_to(f"/{urllib.parse.quote(name)}/")
+        elif inside in ("", "index.html") and (problem := _refresh(runs[name])):
+            self.send_page(f"<!doctype html><meta charset=utf-8><pre>{html.escape(problem)}</pre>", 500)
+        else:
+            serve()
+
+    def translate_path(self, path: str) -> str:
+        """Path of a file inside the report of a run."""
+        name, _, inside = urllib.parse.urlsplit(path).path.lstrip("/").partition("/")
+        run = _runs_in(self.root).get(urllib.parse.unquote(name))
+        if run is None:
+            return str(self.root / "absent")
+        self.directory = str(run / "report")
+        return super().translate_path("/" + inside)
+
+    def list_directory(self, path: object) -> None:
+        """Lists nothing."""
+        self.send_error(404)
+
+    def go_to(self, place: str) -> None:
+        """Sends the browser elsewhere."""
+        self.send_response(302)
+        self.send_header("Location", place)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def send_page(self, page: str, code: int = 200) -> None:
+        """Sends a page made here."""
+        body = page.encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        """Adds that a page may change at any moment."""
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+def _refresh(run: Path) -> str | None:
+    """Writes the report of a run where it is missing or older than the metrics; returns what went wrong."""
+    from mamba.runs.report import write_report
+
+    def changed(path: Path) -> float:
+        return path.stat().st_mtime if path.exists() else 0.0
+
+    page = run / "report" / "index.html"
+    with _writing:
+        if page.exists() and changed(page) >= max(changed(run / "metrics.jsonl"), changed(run / "summary.json")):
+            return None
+        try:
+            write_report(run)
+        except UserError as error:
+            return str(error)
+    return None

@@ -1,0 +1,228 @@
+"""Checkpoints: what a run needs to go on, written so that a kill at any moment leaves a usable one.
+
+    checkpoints/
+      0000000005/          meta-step 5
+        state/             arrays, by orbax
+        checkpoint.json    paths, dtypes and shapes of the leaves, a digest of their bytes, and what the caller adds
+
+A checkpoint is built in a hidden folder and renamed, so one with its final name is whole. orbax reads a file with a
+flipped byte silently and casts a wrong dtype silently: a SHA-256 over all leaves is checked on load, and so are paths,
+dtypes and shapes. Leaves without elements, which orbax refuses, are in `checkpoint.json` alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from mamba.runs.errors import UserError
+from mamba.runs.folder import plain
+from mamba.runs.progress import warn
+
+FORMAT = 1
+_FILE, _STATE = "checkpoint.json", "state"
+
+
+class Restored(NamedTuple):
+    """What `latest` gives.
+
+    Attributes:
+        step: the meta-step after which it was saved.
+        tree: the pytree, with a jax array wherever the template has one and a numpy array elsewhere.
+        meta: what was saved beside it.
+    """
+
+    step: int
+    tree: Any
+    meta: dict[str, Any]
+
+
+def save(directory: str | Path, step: int, tree: Any, meta: Mapping[str, Any], *, keep: int = 3) -> Path:
+    """Writes a checkpoint, replaces one of the same step, and removes the oldest beyond `keep`.
+
+    Args:
+        directory: folder of the checkpoints; made where there is none.
+        step: number of the checkpoint, at least 0.
+        tree: pytree of jax or numpy arrays (of typed keys, save `jax.random.key_data`).
+        meta: what JSON can hold, such as versions and the digest of the configuration.
+        keep: how many of the newest stay.
+
+    Returns:
+        Folder of the checkpoint.
+    """
+    directory = Path(directory).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    for left in directory.glob(".*"):  # of a process that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
+    paths, leaves = _flat(tree)
+    record = {
+        "format": FORMAT,
+        "step": step,
+        "leaves": _described(paths, leaves),
+        "digest": _digest(paths, leaves, plain(meta)),
+        "meta": plain(meta),
+    }
+    final, building = directory / f"{step:010d}", directory / f".{step:010d}"
+    building.mkdir()
+    if stored := {f"{i:05d}": leaf for i, leaf in enumerate(leaves) if leaf.size}:
+        with _quiet():
+            _orbax()[0](building / _STATE, stored)
+    with open(building / _FILE, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1, sort_keys=True, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(building, final)
+    for _, old in _found(directory)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest(directory: str | Path, like: Any) -> Restored | None:
+    """Reads the newest checkpoint that is whole; warns of each newer one that is not.
+
+    Args:
+        directory: folder of the checkpoints.
+        like: pytree of arrays with the structure, dtypes and shapes that are expected.
+
+    Returns:
+        The checkpoint; None where there is none at all.
+
+    Raises:
+        UserError: there are checkpoints, but none can be used.
+    """
+    problems = []
+    for step, folder in _found(Path(directory).absolute()):
+        try:
+            restored = _read(folder, step, like)
+        except _Unusable as error:
+            problems.append(f"checkpoint {folder.name} {error}")
+            continue
+        for problem in problems:
+            warn(f"{problem}; going back to {folder.name}")
+        return restored
+    if problems:
+        raise UserError(
+            f"{directory}: no checkpoint can be used\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + f"\nto start anew, remove {directory} or give another --run_dir"
+        )
+    return None
+
+
+class _Unusable(Exception):
+    """Why a checkpoint cannot be used; completes `checkpoint 5 ...`."""
+
+
+def _found(directory: Path) -> list[tuple[int, Path]]:
+    """Steps and folders of the checkpoints, newest first."""
+    if not directory.is_dir():
+        return []
+    return sorted(((int(path.name), path) for path in directory.iterdir() if path.name.isdecimal()), reverse=True)
+
+
+def _read(folder: Path, step: int, like: Any) -> Restored:
+    try:
+        record = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        version, described, digest, meta = (record[name] for name in ("format", "leaves", "digest", "meta"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Unusable(f"is damaged: {_FILE} cannot be read") from error
+    if version != FORMAT:
+        raise _Unusable(f"has format {version}, this version of mamba reads format {FORMAT}")
+    paths, templates = _flat(like)
+    expected = _described(paths, templates)
+    if described != expected:
+        raise _Unusable(f"does not fit this run: {_difference(described, expected)}")
+    wanted = {f"{i:05d}": leaf for i, leaf in enumerate(templates) if leaf.size}
+    stored: dict[str, Any] = {}
+    if wanted:
+        try:
+            with _quiet():
+                stored = _orbax()[1](folder / _STATE, wanted)
+        except Exception as error:  # whatever a damaged file makes orbax and tensorstore raise
+            raise _Unusable(
+                f"is damaged: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
+            ) from error
+    leaves = [np.asarray(stored[f"{i:05d}"]) if leaf.size else leaf for i, leaf in enumerate(templates)]
+    if _digest(paths, leaves, meta) != digest:
+        raise _Unusable("is damaged: its digest does not match what it holds")
+    originals, structure = jax.tree.flatten(like)
+    placed = [_placed(leaf, original) for leaf, original in zip(leaves, originals, strict=True)]
+    return Restored(step, jax.tree.unflatten(structure, placed), meta)
+
+
+def _placed(leaf: NDArray[Any], original: Any) -> Any:
+    """The leaf where the original is; uncommitted where that is, so that nothing compiles anew after a resume."""
+    if not isinstance(original, jax.Array):
+        return leaf
+    return jax.device_put(leaf, original.sharding if getattr(original, "committed", True) else None)
+
+
+def _flat(tree: Any) -> tuple[list[str], list[NDArray[Any]]]:
+    """Paths and leaves of a pytree, the leaves as numpy arrays."""
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path) for path, _ in pairs], [np.asarray(leaf) for _, leaf in pairs]
+
+
+def _described(paths: list[str], leaves: list[NDArray[Any]]) -> list[list[Any]]:
+    return [[path, leaf.dtype.name, list(leaf.shape)] for path, leaf in zip(paths, leaves, strict=True)]
+
+
+def _difference(described: Any, expected: list[list[Any]]) -> str:
+    """The first thing that differs between two lists of leaves, in words."""
+    try:
+        had = {path: f"{dtype}{shape}" for path, dtype, shape in described}
+    except (TypeError, ValueError):
+        return f"{_FILE} is damaged"
+    want = {path: f"{dtype}{shape}" for path, dtype, shape in expected}
+    for path in [*want, *had]:
+        if had.get(path) != want.get(path):
+            return f"{path} is {had.get(path, 'absent')} there and {want.get(path, 'absent')} here"
+    return "the order of its parts differs"
+
+
+def _digest(paths: list[str], leaves: list[NDArray[Any]], meta: Any) -> str:
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for entry, leaf in zip(_described(paths, leaves), leaves, strict=True):
+        digest.update(json.dumps(entry).encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _orbax() -> tuple[Callable[..., None], Callable[..., Any]]:
+    """`save(path, tree)` and `load(path, like)`; imported late, because that takes a while."""
+    with _quiet():
+        from orbax.checkpoint import v1
+    # Releases before 0.12 have only the second name.
+    names = dir(v1)
+    return getattr(v1, "save" if "save" in names else "save_pytree"), getattr(
+        v1, "load" if "load" in names else "load_pytree"
+    )
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keeps what orbax and absl say below an error off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("absl", "orbax")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,36 @@
+"""Sums over short axes.
+
+Candidates and topics are short axes (4 to 64 long) in front of a long axis of users. Adding their slices keeps the sum
+inside the surrounding fused loop; a reduction is handed to a separate library on CPU and was measured to be about 1.3 times
+slower for the whole step. Long axes keep the ordinary reduction.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mamba.types import Array
+
+_SHORT = 64
+
+
+def total(values: Array, axis: int = 0, *, keepdims: bool = False) -> Array:
+    """Sum over one axis, in pairs: `jnp.sum(values, axis)` in a fixed order.
+
+    Args:
+        values: [...].
+        axis: a non-negative axis.
+        keepdims: keep the axis with length 1.
+
+    Returns:
+        The sum, without (or with) that axis.
+    """
+    length = values.shape[axis]
+    if not 0 < length <= _SHORT:
+        return jnp.sum(values, axis=axis, keepdims=keepdims)
+    parts = [jax.lax.index_in_dim(values, i, axis, keepdims=keepdims) for i in range(length)]
+    while len(parts) > 1:
+        pairs = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)]
+        parts = pairs + ([parts[-1]] if len(parts) % 2 else [])
+    return parts[0]

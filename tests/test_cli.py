@@ -1,0 +1,248 @@
+"""The command line: what it passes on, what it refuses, and how it ends."""
+
+import http.client
+import os
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from mamba import cli
+from mamba.runs.config import load_config, read_yaml, resolve
+from mamba.runs.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_lasting_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "MAMBA_TRACEBACK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Calls of a stand-in for `mamba.runs.loop.run`; it raises what was put into `errors`."""
+    calls: list[Any] = []
+
+    def run(config: Any, folder_path: Path, **named: Any) -> dict[str, Any]:
+        calls.append((config, folder_path, named))
+        if config.name == "refused":
+            raise UserError("scenario.dataset: no such file\nsecond line")
+        if config.name == "interrupted":
+            raise KeyboardInterrupt
+        return {}
+
+    loop = types.ModuleType("mamba.runs.loop")
+    loop.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mamba.runs.loop", loop)
+    return calls
+
+
+def test_run_passes_the_configuration_on(runs: list[Any], tmp_path: Path) -> None:
+    words = ["run", "--meta.steps", "3", "smoke", "--run_dir", str(tmp_path / "x"), "seed=2", "--allow-config-change"]
+    assert cli.main(words) == 0
+    ((config, folder, named),) = runs
+    assert config == load_config("smoke", ["meta.steps=3", "seed=2"]) and folder == tmp_path / "x"
+    assert named["allow_config_change"] is True and isinstance(named["command"], str)
+
+
+def test_run_has_defaults(runs: list[Any]) -> None:
+    assert cli.main(["run", str(ROOT / "configs" / "smoke.yaml"), "--name=other"]) == 0
+    assert runs[0][1] == Path("runs/other") and runs[0][2]["allow_config_change"] is False
+
+
+def test_user_errors_are_lines_and_code_2(
+    runs: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["run", "smoke", "--meta.step=3", "users=-5"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "mamba-eco: meta.step: no such setting. Did you mean 'steps'?",
+        "mamba-eco: users: no such setting. Did you mean 'scenario.users'?",
+    ]
+    assert not runs
+    assert cli.main(["run", "smoke", "name=refused"]) == 2
+    assert capsys.readouterr().err == "mamba-eco: scenario.dataset: no such file\nmamba-eco: second line\n"
+    assert cli.main(["run", "smoke", "name=interrupted"]) == 130
+    monkeypatch.setenv("MAMBA_TRACEBACK", "1")
+    with pytest.raises(UserError):
+        cli.main(["run", "nowhere"])
+
+
+@pytest.mark.parametrize("words", [["run"], ["report"], ["report", "x", "--a.b=1"], ["fly"], ["view", "x", "--port=a"]])
+def test_unusable_arguments_are_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2 and "mamba-eco" in capsys.readouterr().err
+
+
+def test_config_show_prints_what_can_be_read_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "show", "quickstart", "--recommenders.home.kind=popularity"]) == 0
+    config = load_config("quickstart", ["recommenders.home.kind=popularity"])
+    assert resolve(read_yaml(capsys.readouterr().out)) == config
+
+
+def test_help_lists_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0 and "commands:" in capsys.readouterr().out
+    assert cli.main(["config", "help"]) == 0
+    text = capsys.readouterr().out
+    assert "kind: two_tower" in text and "fatigue_decay" in text and "[whole number >= 0; users]" in text
+    assert cli.main(["data", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("twitch_engb ") and " MIT " in line for line in lines)
+    assert cli.main(["config"]) == 0 and cli.main(["data"]) == 0
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0 and "mamba-ecosystems" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert "--recommenders.home.kind=popularity" in capsys.readouterr().out
+
+
+def test_the_compilation_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.use_compilation_cache()
+    folder = Path(jax.config.jax_compilation_cache_dir)
+    assert folder.is_dir() and folder.parent == tmp_path / "cache" / "mamba" / "jax"
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == cli.CACHE_FROM_S
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
+    cli.use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine") and not capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "file" / "below"))
+    cli.use_compilation_cache()
+    assert "set JAX_COMPILATION_CACHE_DIR" in " ".join(capsys.readouterr().err.split())
+
+
+def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        timeout=120,
+    )
+
+
+def test_the_module_runs_without_a_backend() -> None:
+    result = python("-m", "mamba", "config", "show", "smoke", "steps=1", JAX_PLATFORMS="bogus")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("mamba-eco: steps: 1 is below 2;") and result.stderr.count("\n") == 1
+
+
+def test_a_reader_who_leaves_is_no_error() -> None:
+    script = 'set -o pipefail; "$0" -m mamba config help | head -n 1'
+    result = subprocess.run(
+        ["bash", "-c", script, sys.executable],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert result.stdout.startswith("(top level)")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The viewer
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Calls of a stand-in for `mamba.runs.report.write_report`."""
+    calls: list[Path] = []
+
+    def write_report(run_dir: Path) -> Path:
+        calls.append(run_dir)
+        if run_dir.name == "young":
+            raise UserError("there is nothing to report yet <b>")
+        (run_dir / "report").mkdir(exist_ok=True)
+        (run_dir / "report" / "index.html").write_text(f"report {len(calls)}")
+        return run_dir / "report" / "index.html"
+
+    report = types.ModuleType("mamba.runs.report")
+    report.write_report = write_report  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mamba.runs.report", report)
+    return calls
+
+
+@pytest.fixture
+def folder_of_runs(tmp_path: Path) -> Path:
+    for name in ("a b", "old", "young"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("name: x\n")
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "other").mkdir()
+    return tmp_path
+
+
+def get(port: int, path: str, **headers: str) -> tuple[int, str, str | None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.getheader("Location")
+    finally:
+        connection.close()
+
+
+def test_view_serves_reports_and_nothing_else(reports: list[Path], folder_of_runs: Path) -> None:
+    with cli.make_server(folder_of_runs, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            port = server.server_address[1]
+            status, page, _ = get(port, "/")
+            assert status == 200 and 'href="/a%20b/"' in page and "other" not in page and "secret" not in page
+            assert get(port, "/a%20b")[::2] == (302, "/a%20b/")
+            assert get(port, "/a%20b/")[:2] == (200, "report 1")
+            assert get(port, "/a%20b/index.html")[:2] == (200, "report 1")  # nothing has changed
+            metrics = folder_of_runs / "a b" / "metrics.jsonl"
+            metrics.write_text("{}\n")
+            later = (folder_of_runs / "a b" / "report" / "index.html").stat().st_mtime + 5
+            os.utime(metrics, (later, later))
+            assert get(port, "/a%20b/")[:2] == (200, "report 2")  # the run has gone on
+            status, page, _ = get(port, "/young/")
+            assert status == 500 and "there is nothing to report yet &lt;b&gt;" in page
+            for path in ("/secret.txt", "/a%20b/../../secret.txt", "/a%20b/..%2f..%2fsecret.txt", "/other/",
+                         "/a%20b/config.yaml", "/..%2fx"):  # fmt: skip
+                status, page, _ = get(port, path)
+                assert status == 404 and "secret" not in page.replace("secret.txt", ""), path
+            assert get(port, "/", Host="evil.example:80")[0] == 403
+            assert server.server_address[0] == "127.0.0.1"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_view_of_one_run_and_refusals(
+    reports: list[Path], folder_of_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cli.make_server(folder_of_runs / "old", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            port = server.server_address[1]
+            assert get(port, "/")[::2] == (302, "/run/") and get(port, "/run/")[0] == 200
+            assert cli.main(["view", str(folder_of_runs), "--port", str(port)]) == 2
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "cannot be used" in capsys.readouterr().err
+    assert cli.main(["view", str(folder_of_runs / "other")]) == 2 and cli.main(["view", "absent"]) == 2
+    assert cli.main(["report", str(folder_of_runs / "old")]) == 0
+    assert capsys.readouterr().out.strip().endswith("index.html")
