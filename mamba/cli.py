@@ -25,6 +25,7 @@ from typing import Any
 from mamba.runs.errors import UserError
 
 PROGRAM = "mamba-eco"
+MOST_CORES = 16
 CACHE_FROM_S = 0.3  # compilations shorter than this are not worth a file
 
 OVERRIDES = """\
@@ -189,6 +190,7 @@ def _run(parsed: argparse.Namespace) -> None:
     config = load_config(parsed.config, parsed.overrides)
     folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
     use_compilation_cache()
+    use_all_cores()
     from mamba.runs.loop import run
 
     run(config, folder, command=command_line(), allow_config_change=parsed.allow_config_change)
@@ -249,6 +251,17 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHE_FROM_S)
+
+
+def use_all_cores() -> None:
+    """Makes every core a JAX device where JAX runs on the CPU: rollouts are spread over devices."""
+    import jax
+
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", min(cores, MOST_CORES))
 
 
 def _processor() -> str:

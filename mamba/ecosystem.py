@@ -19,7 +19,7 @@ from mamba.sums import total
 from flax import struct
 
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
-from mamba.streams import draw_rows, normals, recycle, row_keys, stream
+from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream
 from mamba.types import (
     COUNTS,
     Array,
@@ -168,7 +168,7 @@ def init(ecosystem: Ecosystem, inputs: Inputs, key: Array) -> State:
     sizes, people, parameters = ecosystem.sizes, inputs.population, inputs.parameters
     users = dynamics.newcomers(people, parameters).replace(activity=people.habit)
     creators = Creators(strategy=people.strategy, baseline=jnp.zeros(sizes.creators))
-    history = jax.vmap(jax.random.fold_in, (None, 0))(stream(key, "history"), jnp.arange(sizes.lifetime))
+    history = fold(stream(key, "history"), jnp.arange(sizes.lifetime))
 
     def earlier(each: Array):
         draws = draw_rows(row_keys(each, _creator_rows(sizes)), sizes.creators)
@@ -293,9 +293,7 @@ def _serve(
     purposes = ("click",) if mode == "expected" else _SLOT_DRAWS
     rows = {"start": 1, "active": 1, "depth": 1, "log": 1, "entry": sizes.in_network}
     rows |= {f"{source}/{purpose}": width for source, width in widths for purpose in purposes}
-    rank_rows = {f"rank/{name}": 1 for name in ecosystem.names}
-    keys = row_keys(jax.random.fold_in(key, index), rows | rank_rows)
-    draws = draw_rows({name: keys[name] for name in rows}, n)
+    draws = draw_rows(row_keys(key, rows, step=step), n, block=index)
     slots = {purpose: jnp.concatenate([draws[f"{source}/{purpose}"] for source, _ in widths]) for purpose in purposes}
 
     # candidates
@@ -324,7 +322,7 @@ def _serve(
 
     # ranking
     ranks = [
-        algorithm.rank(levers[name], learned[i], view, candidates, keys[f"rank/{name}"][0])
+        algorithm.rank(levers[name], learned[i], view, candidates, fold(rank_keys[name][0], index))
         for i, (name, algorithm) in enumerate(zip(ecosystem.names, ecosystem.algorithms, strict=True))
     ]
     score = gated_sum([(inputs.gates[i], rank.score) for i, rank in enumerate(ranks)], ids.shape)
@@ -474,7 +472,7 @@ def step(
     sizes, mechanisms = ecosystem.sizes, ecosystem.mechanisms
     people, parameters, gates = inputs.population, inputs.parameters, inputs.gates
     world = state.world
-    key = jax.random.fold_in(key, index)
+    key = fold(key, index)
     names = list(enumerate(ecosystem.names))
     levers = {name: meaningful(inputs.levers[name], ecosystem.algorithms[i].bounds) for i, name in names}
 

@@ -25,6 +25,7 @@ ROOMS = (
     "ecosystem",
     "rollout",
     "objectives",
+    "members",
     "meta",
     "interactions",
     "explain",

@@ -1,0 +1,134 @@
+"""Findings: what an analysis says, in sentences with intervals.
+
+A sentence is written only for what survived its test; where nothing did, it says so. Sizes are given relative to the level
+of the platform with every algorithm on, because a raw number of toxic impressions means little to a reader.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mamba.interactions.factorial import Analysis, Estimate, discoveries
+from mamba.objectives import NAMES, OBJECTIVES
+
+
+class Finding(NamedTuple):
+    """One finding.
+
+    Attributes:
+        kind: `interaction`, `side_effect` or `training`.
+        sentence: for people.
+        objective: objective name.
+        mean: effect in the objective's unit.
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    kind: str
+    sentence: str
+    objective: str
+    mean: float
+    low: float
+    high: float
+
+
+def _percent(mean: float, low: float, high: float, level: float) -> str:
+    scale = 100.0 / level
+    ends = sorted((low * scale, high * scale))
+    return f"{mean * scale:+.1f} % (95 % CI {ends[0]:+.1f} to {ends[1]:+.1f})"
+
+
+def _sized(estimate: Estimate, index: tuple[int, ...], level: float, unit: str, confidence: float) -> str:
+    mean, low, high = (float(x[index]) for x in (estimate.mean, estimate.low, estimate.high))
+    if abs(level) > 1e-6:
+        text = _percent(mean, low, high, abs(level))
+        return text.replace("95 %", f"{100 * confidence:.0f} %") + " of its level with everything on"
+    return f"{mean:+.3g} {unit} ({100 * confidence:.0f} % CI {low:+.3g} to {high:+.3g})"
+
+
+def _word(change: float, objective: str) -> str:
+    better = (change > 0) == (OBJECTIVES[objective].better == "higher")
+    return "helps" if better else "harms"
+
+
+def strongest_pair(analysis: Analysis, *, confidence: float) -> Finding | None:
+    """The confirmed pair whose interaction is largest relative to what policy can change, None if none is confirmed."""
+    spread = np.where(analysis.spread > 1e-9, analysis.spread, np.inf)
+    size = np.where(analysis.confirmed, np.abs(analysis.pair.mean) / spread, 0.0)
+    if not size.any():
+        return None
+    i, j, k = np.unravel_index(int(np.argmax(size)), size.shape)
+    name, label = NAMES[k], OBJECTIVES[NAMES[k]].label
+    level = float(analysis.values[:, -1, k].mean())
+    a, b = analysis.names[i], analysis.names[j]
+    effect = float(analysis.pair.mean[i, j, k])
+    mains = [float(analysis.main.mean[x, k]) for x in (i, j)]
+    sentence = (
+        f"{a} and {b} interact on {label}: together they add "
+        f"{_sized(analysis.pair, (i, j, k), level, OBJECTIVES[name].unit, confidence)} to the sum of their separate "
+        f"effects, which {_word(effect, name)} (average effect of {a}: {_alone(mains[0], level)}, of {b}: "
+        f"{_alone(mains[1], level)})."
+    )
+    low, high = float(analysis.pair.low[i, j, k]), float(analysis.pair.high[i, j, k])
+    return Finding("interaction", sentence, name, effect, low, high)
+
+
+def _alone(effect: float, level: float) -> str:
+    return f"{100 * effect / abs(level):+.1f} %" if abs(level) > 1e-6 else f"{effect:+.3g}"
+
+
+def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discovery_rate: float) -> Finding | None:
+    """The largest significant harm that switching one algorithm off would undo, None if there is none."""
+    sign = np.array([1.0 if OBJECTIVES[name].better == "higher" else -1.0 for name in NAMES])
+    found = discoveries(analysis.switch_off.p, false_discovery_rate)
+    spread = np.where(analysis.spread > 1e-9, analysis.spread, np.inf)
+    harm = -analysis.switch_off.mean * sign[None]
+    # Engagement and click-through are the platform's own metric; a side effect is on anything else.
+    other = np.array([not name.startswith("engagement") for name in NAMES])
+    size = np.where(found & other[None] & (harm > 0), harm / spread, 0.0)
+    if not size.any():
+        return None
+    i, k = np.unravel_index(int(np.argmax(size)), size.shape)
+    name = NAMES[k]
+    level = float(analysis.values[:, -1, k].mean())
+    clicks = NAMES.index("engagement_per_user")
+    click_level = float(analysis.values[:, -1, clicks].mean())
+    sentence = (
+        f"With everything else running, {analysis.names[i]} changes {OBJECTIVES[name].label} by "
+        f"{_sized(analysis.switch_off, (i, k), level, OBJECTIVES[name].unit, confidence)}, a harm, while it changes "
+        f"engagement by {_sized(analysis.switch_off, (i, clicks), click_level, '', confidence).split(' of its')[0]}."
+    )
+    effect = analysis.switch_off
+    return Finding("side_effect", sentence, name, *(float(x[i, k]) for x in (effect.mean, effect.low, effect.high)))
+
+
+def training(change: Estimate, baseline: np.ndarray, *, minimised: list[str], kept: list[str], confidence: float) -> Finding | None:
+    """What meta-training changed on fresh seeds, None if nothing was minimised.
+
+    Args:
+        change: paired estimates [J], after minus before.
+        baseline: [J] mean before.
+        minimised: names of the objectives that were trained.
+        kept: names of the constrained objectives.
+        confidence: of the intervals.
+    """
+    if not minimised:
+        return None
+
+    def part(name: str) -> str:
+        k = NAMES.index(name)
+        text = _sized(change, (k,), float(baseline[k]), OBJECTIVES[name].unit, confidence)
+        return f"{OBJECTIVES[name].label} by {text.split(' of its')[0]}"
+
+    best = min(minimised, key=lambda name: change.mean[NAMES.index(name)] / max(abs(baseline[NAMES.index(name)]), 1e-9))
+    order = [best, *[name for name in minimised if name != best]]
+    sentence = f"Training the levers of all algorithms together changed {', '.join(part(name) for name in order)}"
+    if kept:
+        sentence += f"; it changed what it had to keep, {', '.join(part(name) for name in kept)}"
+    k = NAMES.index(best)
+    return Finding(
+        "training", sentence + " (fresh seeds, sampled model).", best,
+        *(float(x[k]) for x in (change.mean, change.low, change.high)),
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""The scalar that meta-training minimises, and its derivative with respect to objectives.
+
+    U(J) = sum_o w_o (J_o - J0_o) / |J0_o|          relative change of each objective, J0 the baseline
+    L(J) = U(J) + sum_c [max(0, lambda_c + rho c(J))^2 - lambda_c^2] / (2 rho)
+
+is the augmented Lagrangian of "minimise U subject to c(J) <= 0". A constraint "keep 97 % of the baseline" is in units of
+its slack, c = (0.97 J0 - J) / (0.03 |J0|), so that one multiplier scale suits all. People can argue about a constraint;
+nobody can argue about a weight of 0.37.
+
+References:
+    Hestenes 1969; Powell 1969; Nocedal and Wright 2006, chapter 17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mamba.objectives import NAMES, OBJECTIVES
+
+_SMALLEST_SLACK = 0.01
+
+
+class Goal(NamedTuple):
+    """What to minimise and what to keep, in arrays.
+
+    Attributes:
+        weights: [J] weights of relative change; 0 where an objective does not count.
+        kept: [K] indices of constrained objectives.
+        share: [K] share of the baseline each must keep.
+    """
+
+    weights: np.ndarray
+    kept: np.ndarray
+    share: np.ndarray
+
+
+def goal(minimise: Mapping[str, float], keep: Mapping[str, float]) -> Goal:
+    """Reads a goal from names.
+
+    Args:
+        minimise: objective -> weight of its relative change; a negative weight maximises.
+        keep: objective -> share of its baseline. An objective where more is healthier must stay above the share, one
+            where less is healthier must stay below it.
+
+    Raises:
+        ValueError: an unknown objective.
+    """
+    for name in (*minimise, *keep):
+        if name not in OBJECTIVES:
+            raise ValueError(f"no objective is called '{name}'. Known: {', '.join(NAMES)}")
+    weights = np.array([float(minimise.get(name, 0.0)) for name in NAMES])
+    kept = np.array([NAMES.index(name) for name in keep], np.int64)
+    return Goal(weights, kept, np.array([float(keep[name]) for name in keep]))
+
+
+def utility(values: np.ndarray, baseline: np.ndarray, goal: Goal) -> float:
+    """Weighted relative change U, a number (0 at the baseline, negative is better)."""
+    return float(np.sum(goal.weights * (values - baseline) / _scale(baseline)))
+
+
+def violations(values: np.ndarray, baseline: np.ndarray, goal: Goal) -> np.ndarray:
+    """Constraint values c [K] in units of slack; positive is violated."""
+    return _sign(goal) * (goal.share * baseline[goal.kept] - values[goal.kept]) / _slack(baseline, goal)
+
+
+def slope(violation: np.ndarray, baseline: np.ndarray, goal: Goal, *, multipliers: np.ndarray, penalty: float) -> np.ndarray:
+    """Derivative of L with respect to the objectives, [J]: the weights of the next pathwise gradient.
+
+    Args:
+        violation: [K] present (smoothed) constraint values.
+        baseline: [J].
+        goal: what to minimise and keep.
+        multipliers: [K] lambda.
+        penalty: rho.
+    """
+    weights = goal.weights / _scale(baseline)
+    push = np.maximum(0.0, multipliers + penalty * violation)
+    np.add.at(weights, goal.kept, -_sign(goal) * push / _slack(baseline, goal))
+    return weights
+
+
+def _scale(baseline: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(baseline), 1e-6)
+
+
+def _slack(baseline: np.ndarray, goal: Goal) -> np.ndarray:
+    return np.maximum(np.abs(1.0 - goal.share), _SMALLEST_SLACK) * _scale(baseline)[goal.kept]
+
+
+def _sign(goal: Goal) -> np.ndarray:
+    return np.array([1.0 if OBJECTIVES[NAMES[i]].better == "higher" else -1.0 for i in goal.kept])

@@ -1,0 +1,379 @@
+"""The main job: from a configuration to a trained, analysed and reported ecosystem.
+
+Stages: interactions (the factorial over gates on the default levers), training (meta-steps), evaluation (default against
+trained levers on fresh seeds, sampled model), report. Each stage leaves its result in the run folder before the next
+begins; the same command on the same folder goes on where it was and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mamba import ecosystem as eco
+from mamba import members as mem
+from mamba.algorithms import registry
+from mamba.interactions import factorial, findings
+from mamba.meta import estimators, optimise
+from mamba.objectives import NAMES, OBJECTIVES
+from mamba.runs import checkpoint, folder, progress, report, signals, tracking
+from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
+from mamba.runs.errors import UserError
+from mamba.scenarios import populations
+from mamba.streams import stream
+from mamba.types import Levers
+
+INTERACTIONS, TRAINING, EVALUATION = "interactions", "training", "evaluation"
+
+
+class Job(NamedTuple):
+    """A configuration made ready to run.
+
+    Attributes:
+        config: what was asked for.
+        ecosystem: static description.
+        inputs: population on the device, parameters, default levers.
+        story: where the population comes from, in words.
+        evaluate: objectives [B, J] of members on the sampled model; `done` is told the members finished.
+        key: root key.
+    """
+
+    config: RunConfig
+    ecosystem: eco.Ecosystem
+    inputs: eco.Inputs
+    story: dict[str, str]
+    evaluate: Callable[..., np.ndarray]
+    key: jax.Array
+
+
+def prepare(config: RunConfig) -> Job:
+    """Builds population, ecosystem and compiled evaluation of a configuration.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    try:
+        scenario = populations.load(config.scenario, seed=config.seed)
+        algorithms = {each.name: registry.KINDS[each.kind].make(each.config) for each in config.algorithms}
+        ecosystem = eco.make(algorithms, sizes=scenario.sizes, mechanisms=config.mechanisms)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    inputs = eco.inputs(ecosystem, jax.device_put(scenario.population), parameters=config.parameters)
+    layout = "loop" if jax.default_backend() == "cpu" else "vmap"
+    compiled = jax.jit(mem.evaluator(ecosystem, steps=config.steps, layout=layout))
+
+    def evaluate(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
+        return mem.in_chunks(compiled, inputs, members, chunk=config.interactions.chunk, done=done)
+
+    return Job(config, ecosystem, inputs, scenario.story, evaluate, jax.random.key(config.seed))
+
+
+def run(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
+    """Runs a configuration in a run folder, or continues it there.
+
+    Args:
+        config: checked configuration.
+        path: the run folder; made when absent.
+        command: how the run was started, for the record.
+        allow_config_change: continue a folder whose configuration differs.
+
+    Returns:
+        The summary that was written to `summary.json`; `finished` is False after a signal.
+
+    Raises:
+        UserError: the folder or the data cannot be used.
+    """
+    digest = config_digest(config)
+    with folder.open_folder(path, dump_yaml(config), allow_config_change=allow_config_change) as place:
+        if place.resumed and not place.changes:
+            earlier = _finished(place.path)
+            if earlier is not None:
+                progress.say(f"{place.path} is finished; nothing to do")
+                if not (place.path / folder.REPORT / "index.html").exists():
+                    report.write_report(place.path)
+                return earlier
+        clock = time.perf_counter()
+        job = prepare(config)
+        for fact, text in job.story.items():
+            progress.say(f"{fact}: {text}")
+        with signals.graceful() as stop_requested:
+            return _stages(job, place.path, command=command, digest=digest, stop=stop_requested, clock=clock)
+
+
+def _finished(path: Path) -> dict[str, Any] | None:
+    try:
+        summary = folder.read_json(path / folder.SUMMARY)
+    except (UserError, OSError):
+        return None
+    return summary if isinstance(summary, dict) and summary.get("finished") else None
+
+
+def _stages(
+    job: Job, path: Path, *, command: str, digest: str, stop: Callable[[], bool], clock: float
+) -> dict[str, Any]:
+    config = job.config
+    trainer = optimise.trainer(
+        job.ecosystem,
+        job.inputs,
+        config.meta,
+        steps=config.steps,
+        evaluate=job.evaluate,
+        key=stream(job.key, TRAINING),
+    )
+    state = optimise.start(trainer)
+    restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
+    run_id = digest[:16]
+    if restored is not None:
+        state, run_id = restored.tree, restored.meta.get("run_id", run_id)
+    done = int(state.step)
+    metrics = folder.open_metrics(
+        path / folder.METRICS,
+        keep=lambda row: row["stage"] == INTERACTIONS or (row["stage"] == TRAINING and row["meta_step"] < done)
+    )
+    tracker = tracking.start(
+        config.log, run_dir=path, run_id=run_id, config=to_mapping(config), name=config.name
+    )
+    summary: dict[str, Any] = {"name": config.name, "finished": False}
+    try:
+        analysis = _interactions(job, path, metrics, tracker, stop)
+        if analysis is not None or config.interactions.seeds == 0:
+            state = _train(job, trainer, state, path, metrics, tracker, stop, run_id)
+        if stop():
+            progress.say(f"stopped in good order; the same command continues in {path}")
+            tracker.finish(summary)
+            return summary
+        evaluation = _evaluate(job, trainer, state, metrics, tracker)
+        summary |= _summary(job, trainer, state, analysis, evaluation, command, time.perf_counter() - clock)
+        folder.write_json(path / folder.SUMMARY, summary)
+        page = report.write_report(path)
+        if analysis is not None:
+            tracker.artifact(path / folder.INTERACTIONS, "interactions", "analysis")
+        tracker.finish({f"finding/{i}": found["sentence"] for i, found in enumerate(summary["findings"])})
+        for found in summary["findings"]:
+            progress.say(found["sentence"])
+        progress.say(f"report: {page}")
+        return summary
+    finally:
+        metrics.close()
+
+
+# ---- interactions --------------------------------------------------------------------------------------------------------
+
+
+def _interactions(job: Job, path: Path, metrics, tracker, stop: Callable[[], bool]) -> factorial.Analysis | None:
+    config = job.config.interactions
+    if config.seeds == 0:
+        return None
+    target = path / folder.INTERACTIONS
+    names = job.ecosystem.names
+    if target.exists():
+        values = folder.read_arrays(target)["values"]
+    else:
+        keys = jax.random.split(stream(job.key, INTERACTIONS), config.seeds)
+        everyone = factorial.members(job.ecosystem, job.inputs.levers, keys)
+        count = len(everyone.keys)
+        with progress.progress(count, f"interactions: {count} rollouts") as meter:
+            finished = 0
+
+            def done(total: int) -> None:
+                nonlocal finished
+                meter.advance(total - finished)
+                finished = total
+                if stop():
+                    raise _Stopped
+
+            try:
+                values = job.evaluate(everyone, done).reshape(config.seeds, -1, len(NAMES))
+            except _Stopped:
+                return None
+    analysis = factorial.analyse(
+        names, values, confidence=config.confidence, false_discovery_rate=config.false_discovery_rate
+    )
+    if not target.exists():
+        folder.write_arrays(
+            target,
+            {
+                "names": np.array(names),
+                "objectives": np.array(NAMES),
+                "values": values,
+                "spread": analysis.spread,
+                "variance_ratio": analysis.variance_ratio,
+                "confirmed": analysis.confirmed,
+                **{f"{effect}_{part}": getattr(getattr(analysis, effect), part)
+                   for effect in ("main", "pair", "switch_off") for part in ("mean", "low", "high", "p")},
+            },
+        )  # fmt: skip
+    if not any(row["stage"] == INTERACTIONS for row in folder.read_metrics(path / folder.METRICS)):
+        row: dict[str, Any] = {}
+        for k, objective in enumerate(NAMES):
+            for i, a in enumerate(names):
+                row[f"{INTERACTIONS}/{objective}/{a}"] = analysis.main.mean[i, k]
+                for j in range(i + 1, len(names)):
+                    row[f"{INTERACTIONS}/{objective}/{a}__on__{names[j]}"] = analysis.pair.mean[i, j, k]
+        metrics.append({"stage": INTERACTIONS, "meta_step": 0, **folder.plain(row)})
+        tracker.log(0, row)
+    for k, objective in enumerate(NAMES):
+        tracker.log_matrix(0, f"{INTERACTIONS}/{objective}", names, analysis.pair.mean[:, :, k])
+    return analysis
+
+
+class _Stopped(Exception):
+    """A signal asked the factorial to stop between two chunks."""
+
+
+# ---- training ------------------------------------------------------------------------------------------------------------
+
+
+def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callable[[], bool], run_id: str):
+    config = job.config
+    total, begun = config.meta.steps, int(state.step)
+    if begun >= total:
+        return state
+    labels = estimators.names(job.inputs.levers)
+    with progress.progress(total, "training", done=begun) as meter:
+        while int(state.step) < total and not stop():
+            index = int(state.step)
+            clock = time.perf_counter()
+            state, told = optimise.step(trainer, state)
+            row = _training_row(job, labels, state, told)
+            metrics.append({"stage": TRAINING, "meta_step": index, **folder.plain(row)})
+            tracker.log(index, {**row, "perf/seconds_per_meta_step": time.perf_counter() - clock})
+            last = index + 1 == total
+            if last or (index + 1) % config.checkpoint.every == 0 or stop():
+                meta = {"run_id": run_id, "name": config.name}
+                checkpoint.save(path / folder.CHECKPOINTS, index + 1, state, meta, keep=config.checkpoint.keep)
+            meter.advance(1, utility=told.utility)
+    return state
+
+
+def _training_row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str, Any]:
+    row: dict[str, Any] = {"meta/utility": told.utility, "meta/audited": int(told.fresh_audit), "meta/cosine": told.cosine}
+    for k, name in enumerate(NAMES):
+        row[f"ecosystem/{name}"] = told.values[k]
+        row[f"baseline/{name}"] = told.baseline[k]
+    for c, name in enumerate(job.config.meta.keep):
+        row[f"constraint/{name}"] = told.violation[c]
+        row[f"multiplier/{name}"] = float(state.multipliers[c])
+    values = np.asarray(state.levers)
+    meaningful = meaningful_levers(job, estimators.unflat(job.inputs.levers)(state.levers))
+    for p, label in enumerate(labels):
+        row[f"levers/{label}"] = meaningful[label]
+        row[f"levers_unconstrained/{label}"] = values[p]
+        row[f"gradient/{label}"] = told.gradient[p]
+        row[f"audit/{label}/pathwise"] = told.pathwise[p]
+        row[f"audit/{label}/sampled"] = told.audited[p]
+        row[f"audit/{label}/error"] = told.audited_error[p]
+        row[f"audit/{label}/weight"] = told.weight[p]
+    return row
+
+
+def meaningful_levers(job: Job, levers: Levers) -> dict[str, float]:
+    """Levers in their meaningful range by `algorithm/lever`."""
+    result = {}
+    for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True):
+        for lever, value in levers[name].items():
+            result[f"{name}/{lever}"] = float(algorithm.bounds[lever].forward(value))
+    return result
+
+
+# ---- evaluation ----------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(job: Job, trainer, state, metrics, tracker) -> dict[str, np.ndarray]:
+    """Default and trained levers on the same fresh seeds, [S, J] each."""
+    seeds = job.config.evaluation.seeds
+    keys = jax.random.split(stream(job.key, EVALUATION), seeds)
+    before = mem.repeat(job.ecosystem, trainer.baseline, keys)
+    after = mem.repeat(job.ecosystem, optimise.levers_of(trainer, state), keys)
+    everyone = mem.join(before, after)
+    with progress.progress(2 * seeds, f"evaluation: {2 * seeds} rollouts on fresh seeds") as meter:
+        finished = 0
+
+        def done(total: int) -> None:
+            nonlocal finished
+            meter.advance(total - finished)
+            finished = total
+
+        values = job.evaluate(everyone, done)
+    result = {"before": values[:seeds], "after": values[seeds:]}
+    row = {
+        f"{EVALUATION}/{when}/{name}": float(result[when][:, k].mean(dtype=np.float64))
+        for when in ("before", "after")
+        for k, name in enumerate(NAMES)
+    }
+    step = int(state.step)
+    metrics.append({"stage": EVALUATION, "meta_step": step, **folder.plain(row)})
+    tracker.log(step, row)
+    return result
+
+
+def _summary(
+    job: Job, trainer, state, analysis: factorial.Analysis | None, evaluation: dict[str, np.ndarray], command: str, seconds: float
+) -> dict[str, Any]:
+    config = job.config
+    confidence = config.interactions.confidence
+    before, after = (np.asarray(evaluation[when], np.float64) for when in ("before", "after"))
+    change = factorial.estimate(after - before, confidence)
+    found = [] if analysis is None else [
+        findings.strongest_pair(analysis, confidence=confidence),
+        findings.strongest_side_effect(
+            analysis, confidence=confidence, false_discovery_rate=config.interactions.false_discovery_rate
+        ),
+    ]  # fmt: skip
+    if config.meta.steps > 0:
+        found.append(
+            findings.training(
+                change,
+                before.mean(axis=0),
+                minimised=[name for name, weight in config.meta.minimise.items() if weight > 0],
+                kept=list(config.meta.keep),
+                confidence=confidence,
+            )
+        )
+    levels = {when: factorial.estimate(values, confidence) for when, values in (("before", before), ("after", after))}
+
+    def interval(estimate: factorial.Estimate, k: int) -> dict[str, float]:
+        return {"mean": estimate.mean[k], "low": estimate.low[k], "high": estimate.high[k]}
+
+    trained = meaningful_levers(job, optimise.levers_of(trainer, state))
+    default = meaningful_levers(job, trainer.baseline)
+    units = {
+        f"{name}/{lever}": algorithm.bounds[lever].unit
+        for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True)
+        for lever in algorithm.levers
+    }
+    devices = jax.devices()
+    return {
+        "finished": True,
+        "story": job.story,
+        "algorithms": {each.name: each.kind for each in config.algorithms},
+        "steps": config.steps,
+        "seeds": {
+            INTERACTIONS: config.interactions.seeds, EVALUATION: config.evaluation.seeds, "root": config.seed,
+            "meta_steps": config.meta.steps,
+        },
+        "confidence": confidence,
+        "objectives": {
+            name: {
+                "label": objective.label, "formula": objective.formula, "unit": objective.unit, "better": objective.better,
+                "source": objective.source, "before": interval(levels["before"], k), "after": interval(levels["after"], k),
+                "change": interval(change, k),
+            }
+            for k, (name, objective) in enumerate(OBJECTIVES.items())
+        },
+        "levers": {
+            name: {"unit": units[name], "before": default[name], "after": trained[name]} for name in default
+        },
+        "minimise": dict(config.meta.minimise),
+        "keep": dict(config.meta.keep),
+        "findings": [finding._asdict() for finding in found if finding is not None],
+        "seconds": seconds,
+        "provenance": folder.provenance(
+            command, device_kind=devices[0].device_kind, devices=len(devices), config_digest=config_digest(config)
+        ),
+    }  # fmt: skip

@@ -1,0 +1,129 @@
+"""What several tests share: small ecosystems and one compiled rollout per mode.
+
+Everything in `Inputs` is traced, so one compilation serves every gate, lever, parameter and population. The functions
+below are cached: the first test that asks for one pays for it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamba import ecosystem as eco
+from mamba import objectives
+from mamba.algorithms import registry
+from mamba.rollout import rollout
+from mamba.scenarios.populations import generated
+from mamba.types import Population, Sizes
+from mamba.world.mechanisms import Mechanisms
+
+SIZES = Sizes(
+    users=60,
+    creators=20,
+    topics=3,
+    lifetime=6,
+    followees=8,
+    in_network=6,
+    recent=3,
+    outbox=3,
+    links=4,
+    groups=2,
+    nodes=16,
+    log_batch=24,
+)
+STEPS = 6  # two whole segments of the default length, so that the step is compiled once
+KEY = 7
+
+# Everything that changes people, ties or creators is off: what is left is posting, ranking, attention and engagement.
+PLAIN = Mechanisms(
+    opinion="none",
+    preference="none",
+    fatigue="none",
+    wellbeing="none",
+    trust="none",
+    resilience="none",
+    activity="none",
+    churn="none",
+    posting="static",
+    contagion="none",
+    rewiring="none",
+)
+
+
+def key(seed: int = KEY) -> jax.Array:
+    return jax.random.key(seed)
+
+
+@functools.cache
+def population(sizes: Sizes = SIZES, seed: int = 0) -> Population:
+    return jax.tree.map(jnp.asarray, generated(sizes, seed=seed))
+
+
+@functools.cache
+def everything() -> eco.Ecosystem:
+    """One algorithm of every registered kind, named like its kind."""
+    return eco.make({kind: registry.make(kind) for kind in registry.KINDS}, sizes=SIZES)
+
+
+def inputs(**changes) -> eco.Inputs:
+    return eco.inputs(everything(), population(), **changes)
+
+
+def gates(**closed: float) -> jax.Array:
+    """Gates of `everything`, open except for those named."""
+    return jnp.asarray([closed.get(name, 1.0) for name in everything().names], jnp.float32)
+
+
+@functools.cache
+def start():
+    """Compiled `(inputs, key) -> state` of `everything`."""
+    return jax.jit(lambda given, seed: eco.init(everything(), given, seed))
+
+
+@functools.cache
+def run(mode: str):
+    """Compiled `(inputs, state, key) -> (state, metrics)` of `everything` over `STEPS` steps."""
+
+    def body(given, state, seed):
+        return rollout(everything(), given, key=seed, steps=STEPS, mode=mode, state=state)[:2]
+
+    return jax.jit(body)
+
+
+@functools.cache
+def first() -> eco.State:
+    return start()(inputs(), key())
+
+
+def values(metrics) -> np.ndarray:
+    """Objectives [J] of a rollout of `everything`."""
+    return np.asarray(objectives.evaluate(metrics, SIZES.users))
+
+
+@functools.cache
+def jacobian():
+    """Compiled `(inputs, state, key) -> Levers of [J]` of `everything`, expected mode, reverse over forward-free."""
+
+    def of(levers, given, state, seed):
+        given = given.replace(levers=levers)
+        metrics = rollout(everything(), given, key=seed, steps=STEPS, mode="expected", state=state)[1]
+        return objectives.evaluate(metrics, SIZES.users)
+
+    slope = jax.jacrev(of)
+    return jax.jit(lambda given, state, seed: slope(given.levers, given, state, seed))
+
+
+def assert_same(a, b) -> None:
+    """Equal leaf by leaf, bit by bit (NaN equals NaN)."""
+    for (path, x), (_, y) in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=jax.tree_util.keystr(path))
+
+
+def assert_finite(tree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        assert np.all(np.isfinite(np.asarray(leaf))), jax.tree_util.keystr(path)
