@@ -168,13 +168,13 @@ def init(ecosystem: Ecosystem, inputs: Inputs, key: Array) -> State:
     sizes, people, parameters = ecosystem.sizes, inputs.population, inputs.parameters
     users = dynamics.newcomers(people, parameters).replace(activity=people.habit)
     creators = Creators(strategy=people.strategy, baseline=jnp.zeros(sizes.creators))
-    history = fold(stream(key, "history"), jnp.arange(sizes.lifetime))
+    history = stream(key, "history")
 
-    def earlier(each: Array):
-        draws = draw_rows(row_keys(each, _creator_rows(sizes)), sizes.creators)
+    def earlier(step: Array):
+        draws = draw_rows(row_keys(history, _creator_rows(sizes), step=step), sizes.creators)
         return _posts(ecosystem, inputs, users, creators, draws, mode="sampled")
 
-    rows, noise, posted = jax.vmap(earlier)(history)
+    rows, noise, posted = jax.vmap(earlier)(jnp.arange(sizes.lifetime))
     flat = jax.tree.map(lambda x: x.reshape(sizes.items, *x.shape[2:]), (rows, noise, posted))
     items = Items(table=flat[0], noise=flat[1], posted=flat[2], reward=jnp.zeros(sizes.items))
     ties = Ties(people.followees, people.weight) if ecosystem.mechanisms.rewiring != "none" else None
@@ -279,7 +279,7 @@ def _serve(
     view: View,
     learned: tuple[Learned, ...],
     levers: Levers,
-    key: Array,
+    keys: dict[str, Array],
     widths: Sequence[tuple[str, int]],
     step: Array,
     mode: Mode,
@@ -289,20 +289,19 @@ def _serve(
     sizes, mechanisms, parameters = ecosystem.sizes, ecosystem.mechanisms, inputs.parameters
     n = block.present.shape[0]
 
-    # Every source of candidates has its own streams, so that adding one leaves the others' noise as it was.
-    purposes = ("click",) if mode == "expected" else _SLOT_DRAWS
-    rows = {"start": 1, "active": 1, "depth": 1, "log": 1, "entry": sizes.in_network}
-    rows |= {f"{source}/{purpose}": width for source, width in widths for purpose in purposes}
-    draws = draw_rows(row_keys(key, rows, step=step), n, block=index)
-    slots = {purpose: jnp.concatenate([draws[f"{source}/{purpose}"] for source, _ in widths]) for purpose in purposes}
+    draws = draw_rows({name: keys[name] for name in _serve_rows(sizes, widths, mode)}, n, block=index)
+    slots = {
+        purpose: jnp.concatenate([draws[f"serve/{source}/{purpose}"] for source, _ in widths])
+        for purpose in _slot_draws(mode)
+    }
 
     # candidates
     ids, existence = pools.CANDIDATES[mechanisms.candidates](
         block.ties,
         outbox,
         step=step,
-        start_draw=draws["start"][0],
-        entry_draw=draws["entry"],
+        start_draw=draws["serve/start"][0],
+        entry_draw=draws["serve/entry"],
         sizes=sizes,
     )
     ids = jnp.concatenate([ids, block.proposed])
@@ -322,7 +321,7 @@ def _serve(
 
     # ranking
     ranks = [
-        algorithm.rank(levers[name], learned[i], view, candidates, fold(rank_keys[name][0], index))
+        algorithm.rank(levers[name], learned[i], view, candidates, fold(keys[f"rank/{name}"][0], index))
         for i, (name, algorithm) in enumerate(zip(ecosystem.names, ecosystem.algorithms, strict=True))
     ]
     score = gated_sum([(inputs.gates[i], rank.score) for i, rank in enumerate(ranks)], ids.shape)
@@ -331,13 +330,13 @@ def _serve(
     # attention
     users = block.users
     active_probability = jnp.clip(users.activity + block.pace, 0.0, 1.0) * block.present
-    active = bern(active_probability, draws["active"][0], mode)
+    active = bern(active_probability, draws["serve/active"][0], mode)
     if mechanisms.scrolling == "everything":
         attended = existence
     else:
         rested = parameters.scroll * (1.0 - parameters.scroll_fatigue * users.fatigue)
         continuation = jnp.clip(rested + block.pace, _SCROLL_LOW, _SCROLL_HIGH)
-        attention_draws = {**slots, "depth": draws["depth"][0]}
+        attention_draws = {**slots, "depth": draws["serve/depth"][0]}
         attended = attend(score, existence, continuation, draws=attention_draws, mode=mode, nodes=sizes.nodes)
     examined = active[None] * attended
     if "exposure" in cuts:
@@ -384,7 +383,7 @@ def _serve(
         seen_topics=total(examined[None] * items.topics, axis=1),
     )
     logged = (candidates, examined, clicked, reshared)
-    log_start = jnp.floor(draws["log"][0, 0] * n).astype(jnp.int32)
+    log_start = jnp.floor(draws["serve/log"][0, 0] * n).astype(jnp.int32)
     return served, (ids, counts), sums, logged, log_start
 
 
@@ -472,7 +471,6 @@ def step(
     sizes, mechanisms = ecosystem.sizes, ecosystem.mechanisms
     people, parameters, gates = inputs.population, inputs.parameters, inputs.gates
     world = state.world
-    key = fold(key, index)
     names = list(enumerate(ecosystem.names))
     levers = {name: meaningful(inputs.levers[name], ecosystem.algorithms[i].bounds) for i, name in names}
 
@@ -481,7 +479,7 @@ def step(
     creators = posting.ADAPTATION[mechanisms.posting](
         world.creators, people, reward=reward, noise=trial, posted=existed, parameters=parameters
     )
-    keys = _step_keys(ecosystem, key, rewires=world.ties is not None)
+    keys = row_keys(key, _step_rows(ecosystem, rewires=world.ties is not None), step=index)
     trials = draw_rows({name: keys[name] for name in _creator_rows(sizes)}, sizes.creators)
     rows, noise, posted = _posts(ecosystem, inputs, world.users, creators, trials, mode=mode)
     items = posting.put(world.items, rows, noise, posted, step=index, sizes=sizes)
@@ -530,7 +528,7 @@ def step(
         view=view,
         learned=state.learned,
         levers=levers,
-        key=keys["serve"][0],
+        keys=keys | row_keys(key, _serve_rows(sizes, widths, mode), step=index),
         widths=widths,
         step=index,
         mode=mode,
@@ -626,11 +624,22 @@ def _user_rows(sizes: Sizes, rewires: bool) -> dict[str, int]:
     )
 
 
-def _step_keys(ecosystem: Ecosystem, key: Array, *, rewires: bool) -> dict[str, Array]:
-    """Keys of everything that is drawn once a step, by purpose."""
+def _step_rows(ecosystem: Ecosystem, *, rewires: bool) -> dict[str, int]:
+    """Rows of random numbers of everything that is drawn once a step, by purpose."""
     sizes = ecosystem.sizes
-    rows = _creator_rows(sizes) | _user_rows(sizes, rewires) | {"survive": 1, "check": 1, "serve": 1}
-    return row_keys(key, rows | {f"{phase}/{name}": 1 for name in ecosystem.names for phase in ("act", "learn")})
+    rows = _creator_rows(sizes) | _user_rows(sizes, rewires) | {"survive": 1, "check": 1}
+    return rows | {f"{phase}/{name}": 1 for name in ecosystem.names for phase in ("act", "rank", "learn")}
+
+
+def _slot_draws(mode: Mode) -> tuple[str, ...]:
+    return ("click",) if mode == "expected" else _SLOT_DRAWS
+
+
+def _serve_rows(sizes: Sizes, widths: Sequence[tuple[str, int]], mode: Mode) -> dict[str, int]:
+    """Rows that are drawn for every block of users; each source of candidates has its own, so that adding one leaves the
+    others' noise as it was."""
+    rows = {"serve/start": 1, "serve/active": 1, "serve/depth": 1, "serve/log": 1, "serve/entry": sizes.in_network}
+    return rows | {f"serve/{source}/{purpose}": width for source, width in widths for purpose in _slot_draws(mode)}
 
 
 def _proposals(ecosystem: Ecosystem, gates: Array, acts: Sequence[Act], cuts: frozenset[str]):

@@ -31,6 +31,7 @@ from mamba.types import Array, Levers
 
 Evaluate = Callable[[mem.Members], np.ndarray]
 
+_DOUBT = 4.0  # two standard errors, squared
 _SMOOTHING = 0.7  # share of the constraint average that stays from one meta-step to the next
 
 
@@ -243,7 +244,8 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
         norm = max(float(np.linalg.norm(path.value)), 1e-12)
         if audits:
             spread = np.where(np.isfinite(path.error), path.error, 0.0) ** 2 + audited_error**2
-            seen = np.maximum((audited - path.value) ** 2 - spread, 0.0) / norm**2
+            # A difference counts as bias only beyond what noise alone would show: an unlucky audit must not take over.
+            seen = np.maximum((audited - path.value) ** 2 - _DOUBT * spread, 0.0) / norm**2
             bias_squared = 0.5 * bias_squared + 0.5 * seen if int(state.audited) else seen
         agreement = estimators.cosine(path.value, audited)
         gradient, trust = estimators.combine(path, slope, bias_squared * norm**2)

@@ -97,9 +97,9 @@ def _average(kernel):
         weight = experience.examined[None] * experience.topics
         weight = weight * kernel(jnp.abs(stance - users.opinion[:, None]), parameters)
         own, innate = parameters.self_weight, parameters.innate_weight
-        total = own * users.opinion + innate * people.innate + total(weight * stance, axis=1)
+        pull = own * users.opinion + innate * people.innate + total(weight * stance, axis=1)
         mass = own + innate + total(weight, axis=1)
-        return jnp.where(mass > 0, total / jnp.where(mass > 0, mass, 1.0), users.opinion)
+        return jnp.where(mass > 0, pull / jnp.where(mass > 0, mass, 1.0), users.opinion)
 
     return opinion
 

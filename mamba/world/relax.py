@@ -94,9 +94,9 @@ def pick(mass: Array, uniform: Array, mode: Mode) -> tuple[Array, Array]:
     index = jnp.min(jnp.where(arrival == jnp.min(arrival, axis=0, keepdims=True), place, mass.shape[0] - 1), axis=0)
     if mode == "sampled":
         return index, jnp.ones_like(mass[0])
-    total = jnp.maximum(jnp.sum(mass, axis=0), _FLOOR)
     chosen = jnp.take_along_axis(mass, index[None], axis=0)[0]
-    return index, carried(chosen / total)
+    # d log p as a difference of logarithms: the square of a vanishing total would underflow in a quotient's derivative.
+    return index, carried(chosen) / carried(jnp.sum(mass, axis=0))
 
 
 def soft_step(value: Array, width: Array | float) -> Array:

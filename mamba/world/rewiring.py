@@ -73,7 +73,7 @@ def rewire(
     drop = drop * (degree > 0)
     dropped = draws[1] < drop
     taken = jnp.any(links[None] == ties.followees.T[:, None], axis=0) | (links == readers[None])
-    mass = jnp.where(taken, 0.0, jax.nn.softmax(link_score, axis=0))
+    mass = jnp.where(taken, 0.0, jax.nn.softmax(jnp.where(taken, -1e9, link_score), axis=0))
     chosen, carry = pick(mass, pick_draw, mode)
     replaced = dropped & (jnp.sum(mass, axis=0) > 0)
     fresh = jnp.where(replaced, jnp.take_along_axis(links, chosen[None], axis=0)[0], account)

@@ -13,13 +13,17 @@ P = jnp.asarray([0.0, 0.1, 0.5, 0.9, 1.0])
 DRAWS = uniforms(jax.random.key(1), (200_000, 5))
 
 
+def rows(p):
+    return jnp.broadcast_to(p, (len(DRAWS), len(p)))
+
+
 def test_bern_values():
-    hard = bern(P, DRAWS, "sampled")
+    hard = bern(rows(P), DRAWS, "sampled")
     assert set(np.unique(hard)) == {0.0, 1.0}
     np.testing.assert_allclose(jnp.mean(hard, axis=0), P, atol=4 * 0.5 / np.sqrt(len(DRAWS)))
     assert bool(jnp.all(hard[:, 0] == 0)) and bool(jnp.all(hard[:, -1] == 1))
     np.testing.assert_array_equal(bern(P, DRAWS[0], "expected"), P)
-    np.testing.assert_array_equal(bern(P, DRAWS, "straight_through"), hard)
+    np.testing.assert_array_equal(bern(rows(P), DRAWS, "straight_through"), hard)
 
 
 def test_bern_derivatives():
@@ -49,16 +53,16 @@ def test_carried_is_one_and_carries_the_log_derivative():
 
 def test_drawn_is_hard_in_every_mode_and_its_mean_derivative_is_exact():
     p = P[1:4]
-    sampled = drawn(p, DRAWS[:, 1:4], "sampled")
+    sampled = drawn(rows(p), DRAWS[:, 1:4], "sampled")
     for mode in MODES:
-        np.testing.assert_array_equal(drawn(p, DRAWS[:, 1:4], mode), sampled)
+        np.testing.assert_array_equal(drawn(rows(p), DRAWS[:, 1:4], mode), sampled)
 
     def total(p, mode):
-        return jnp.mean(drawn(p, DRAWS[:, 1:4], mode), axis=0) @ jnp.asarray([1.0, -2.0, 3.0])
+        return jnp.mean(drawn(rows(p), DRAWS[:, 1:4], mode), axis=0) @ jnp.asarray([1.0, -2.0, 3.0])
 
     np.testing.assert_array_equal(jax.grad(total)(p, "sampled"), 0.0)
     for mode in MODES[1:]:
-        # d E[weight] = d p; each coordinate is a mean of hard / p, whose standard deviation is at most 3.
+        # d E[weight] = d p; each coordinate is a mean of hard / p, whose standard deviation is at most 3. Four errors.
         np.testing.assert_allclose(jax.grad(total)(p, mode), [1.0, -2.0, 3.0], atol=4 * 3 * 3 / np.sqrt(len(DRAWS)))
 
 
@@ -113,13 +117,19 @@ def test_primitives_against_finite_differences():
             "bern": (lambda p: jnp.sum(bern(p, u, "expected") ** 2), lambda p: jnp.sum(p**2)),
             # carried, drawn: value 1, derivative that of the logarithm of what was drawn
             "carried": (lambda p: jnp.sum(carried(p)), lambda p: jnp.sum(jnp.log(p))),
-            "drawn": (lambda p: jnp.sum(drawn(p, u, "expected")), lambda p: jnp.sum(jnp.where(u < start, jnp.log(p), 0))),
+            "drawn": (
+                lambda p: jnp.sum(drawn(p, u, "expected")),
+                lambda p: jnp.sum(jnp.where(u < start, jnp.log(p), 0)),
+            ),
             "pick": (
                 lambda p: pick(p, u, "expected")[1],
                 lambda p: jnp.log(p[pick(start, u, "sampled")[0]] / jnp.sum(p)),
             ),
-            "soft_step": (lambda p: jnp.sum(soft_step(p - 0.5, 0.1)), lambda p: jnp.sum(1 / (1 + jnp.exp((0.5 - p) / 0.1)))),
-        }  # fmt: skip
+            "soft_step": (
+                lambda p: jnp.sum(soft_step(p - 0.5, 0.1)),
+                lambda p: jnp.sum(1 / (1 + jnp.exp((0.5 - p) / 0.1))),
+            ),
+        }
         h = 1e-6
         for name, (function, law) in cases.items():
             slope = jax.grad(function)(start)

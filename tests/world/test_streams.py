@@ -27,11 +27,34 @@ def test_streams_depend_on_key_and_name_alone():
     assert not bool(jnp.all(data(streams.stream(jax.random.key(5), "a")) == data(streams.stream(KEY, "a"))))
 
 
-@pytest.mark.parametrize("bits", [0, 1, 511, 0x7FFFFFFF, 0xFFFFFE00, 0xFFFFFFFF])
-def test_every_pattern_of_bits_is_strictly_inside_the_unit_interval(bits):
-    value = float(streams._unit(jnp.uint32(bits)))
-    assert 0.0 < value < 1.0
-    assert np.isfinite(float(streams.normals(jnp.float32(value))))
+@pytest.mark.parametrize("bits", [0, 0xFFFFFFFF])
+def test_the_extreme_bits_are_strictly_inside_the_unit_interval(monkeypatch, bits):
+    def constant(key, left, right):
+        del key, right
+        return jnp.full_like(left, bits), jnp.zeros_like(left)
+
+    monkeypatch.setattr(streams, "_hash", constant)
+    value = streams.draw_rows({"any": jax.random.split(KEY, 1)}, 3)["any"]
+    assert bool(jnp.all((value > 0) & (value < 1)))
+    assert bool(jnp.all(jnp.isfinite(streams.normals(value))))
+    assert bool(jnp.all(jnp.floor(value * 1000) < 1000))
+
+
+def test_the_hash_is_the_threefry_of_jax():
+    key = jax.random.key(123)
+    want = jax.random.key_data(jax.random.fold_in(key, 77))
+    np.testing.assert_array_equal(jax.random.key_data(streams.fold(key, 77)), want)
+
+
+def test_blocks_and_steps_have_their_own_draws():
+    keys = streams.row_keys(KEY, {"click": 2}, step=3)
+    first = streams.draw_rows(keys, 40)["click"]
+    np.testing.assert_array_equal(streams.draw_rows(keys, 40, block=0)["click"], first)
+    other = streams.draw_rows(keys, 40, block=1)["click"]
+    later = streams.draw_rows(streams.row_keys(KEY, {"click": 2}, step=4), 40)["click"]
+    assert not np.intersect1d(first, other).size and not np.intersect1d(first, later).size
+    # the start of a stream does not depend on how much of it is drawn
+    np.testing.assert_array_equal(streams.draw_rows(keys, 15)["click"], first[:, :15])
 
 
 def test_uniforms_are_uniform():

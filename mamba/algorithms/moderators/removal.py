@@ -28,7 +28,7 @@ from mamba.types import Array, Learned, Log, ObservedItems, View
 class Config:
     """Settings of the removal moderator."""
 
-    threshold: float = setting(0.7, "predicted probability of a violation above which items go", gt=0, lt=1)
+    threshold: float = setting(0.5, "predicted probability of a violation above which items go", gt=0, lt=1)
     speed: float = setting(0.5, "removal probability of a certain violation", unit="per step", gt=0, lt=1)
     width: float = setting(0.05, "softness of the threshold", gt=0, le=1)
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)

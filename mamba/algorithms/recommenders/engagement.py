@@ -18,9 +18,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from mamba.sums import total
 
-from mamba.algorithms import logistic
-from mamba.algorithms.base import Act, Algorithm, Proposal, Rank, between, levers_from, positive, real
-from mamba.algorithms.pool import certain, draw_live
+from mamba.algorithms import logistic, pool
+from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from, positive, real
 from mamba.fields import setting
 from mamba.streams import uniforms
 from mamba.types import Array, Candidates, Learned, Log, View
@@ -72,8 +71,9 @@ def make(config: Config) -> Algorithm:
         del levers, learned
         if config.proposals == 0:
             return Act()
-        ids = draw_live(view, uniforms(key, (config.proposals, view.followers.shape[0])))
-        return Act(propose=Proposal(ids, certain(view, ids)))
+        alive = view.items.alive
+        ids = pool.draw(alive, uniforms(key, (config.proposals, view.followers.shape[0])))
+        return Act(propose=pool.propose(view, ids, alive))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key

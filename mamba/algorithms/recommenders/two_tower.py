@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mamba.algorithms import logistic, nets
-from mamba.algorithms.base import Act, Algorithm, Proposal, Rank, between, levers_from
-from mamba.algorithms.pool import certain, draw_live
+from mamba.algorithms import logistic, nets, pool
+from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from
 from mamba.fields import setting
 from mamba.streams import uniforms
 from mamba.types import Array, Learned, Log, ObservedItems, View
@@ -80,14 +79,15 @@ def make(config: Config) -> Algorithm:
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del levers
-        pool = draw_live(view, uniforms(key, (config.proposals, config.bucket)))
+        alive = view.items.alive
+        buckets = pool.draw(alive, uniforms(key, (config.proposals, config.bucket)))
         # Which items are retrieved is an identity; derivatives of retrieval are dropped, those of scoring are kept.
-        codes = jax.lax.stop_gradient(learned.embedding)[pool]
+        codes = jax.lax.stop_gradient(learned.embedding)[buckets]
         user = tower.apply(jax.lax.stop_gradient(learned.parameters["user"]), user_features(view.interest))
         match = jnp.einsum("pbe,ue->pbu", codes, jax.lax.stop_gradient(user))
         best = jnp.argmax(match, axis=1)
-        ids = pool[jnp.arange(config.proposals)[:, None], best]
-        return Act(propose=Proposal(ids, certain(view, ids)))
+        ids = buckets[jnp.arange(config.proposals)[:, None], best]
+        return Act(propose=pool.propose(view, ids, alive))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: CandidateSet, key: Array) -> Rank:
         del view, key
