@@ -9,6 +9,7 @@ batched one: on a CPU, one after the other is faster (the study in `experiments/
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import jax
@@ -90,7 +91,7 @@ def evaluator(
     """
 
     def one(inputs: eco.Inputs, member: Members) -> Array:
-        changed = inputs.replace(levers=member.levers, gates=member.gates, learning=member.learning)
+        changed = replace(inputs, levers=member.levers, gates=member.gates, learning=member.learning)
         return value(ecosystem, changed, key=member.keys, steps=steps, mode=mode)
 
     def block(inputs: eco.Inputs, members: Members, counts: Array) -> Array:
@@ -107,7 +108,9 @@ def evaluator(
         return block
     mesh = jax.make_mesh((devices,), ("member",), axis_types=(AxisType.Auto,))
     spread = PartitionSpec("member")
-    return jax.shard_map(block, mesh=mesh, in_specs=(PartitionSpec(), spread, spread), out_specs=spread, check_vma=False)
+    return jax.shard_map(
+        block, mesh=mesh, in_specs=(PartitionSpec(), spread, spread), out_specs=spread, check_vma=False
+    )
 
 
 def in_chunks(

@@ -7,6 +7,8 @@ slower for the whole step. Long axes keep the ordinary reduction.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -26,11 +28,21 @@ def total(values: Array, axis: int = 0, *, keepdims: bool = False) -> Array:
     Returns:
         The sum, without (or with) that axis.
     """
-    length = values.shape[axis]
-    if not 0 < length <= _SHORT:
+    if not 0 < values.shape[axis] <= _SHORT:
         return jnp.sum(values, axis=axis, keepdims=keepdims)
-    parts = [jax.lax.index_in_dim(values, i, axis, keepdims=keepdims) for i in range(length)]
+    return _total(values, axis, keepdims)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _total(values: Array, axis: int, keepdims: bool) -> Array:
+    parts = [jax.lax.index_in_dim(values, i, axis, keepdims=keepdims) for i in range(values.shape[axis])]
     while len(parts) > 1:
         pairs = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)]
         parts = pairs + ([parts[-1]] if len(parts) % 2 else [])
     return parts[0]
+
+
+@_total.defjvp
+def _total_derivative(axis: int, keepdims: bool, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # Of an ordinary sum: the reverse pass then broadcasts, where that of the slices above pads and adds every one.
+    return _total(*primals, axis, keepdims), jnp.sum(tangents[0], axis=axis, keepdims=keepdims)

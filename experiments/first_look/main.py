@@ -1,6 +1,6 @@
 """A first look: the quickstart's findings over 20 seeds, as the tables of this folder's README.
 
-    python experiments/first_look/main.py [RUN_DIR] [--a.b=v ...]
+python experiments/first_look/main.py [RUN_DIR] [--a.b=v ...]
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def tables(path: Path) -> str:
     lines = ["### Findings", ""]
     lines += [f"{i}. {found['sentence']}" for i, found in enumerate(summary["findings"], 1)]
     lines += ["", "### Before and after meta-training (fresh seeds, sampled model)", ""]
-    lines += ["| objective | unit | healthier | before | after | change, 95 % CI | change |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "| objective | unit | healthier | before | after | change, 95 % CI | change |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in NAMES:
         entry = summary["objectives"][name]
         before, change = entry["before"]["mean"], entry["change"]
@@ -56,7 +59,11 @@ def tables(path: Path) -> str:
         f"paired seeds. Common random numbers cut the variance of a switch-off effect by a median factor of "
         f"{np.nanmedian(analysis.variance_ratio):.1f}."
     )
-    lines += ["", "| pair | objective | added to the sum of separate effects, % of all-on level, 95 % CI |", "|---|---|---|"]
+    lines += [
+        "",
+        "| pair | objective | added to the sum of separate effects, % of all-on level, 95 % CI |",
+        "|---|---|---|",
+    ]
     level = np.abs(analysis.values[:, -1].mean(axis=0))
     size = np.where(analysis.confirmed, np.abs(analysis.pair.mean) / np.maximum(analysis.spread, 1e-9), 0.0)
     shown = 0
@@ -64,8 +71,12 @@ def tables(path: Path) -> str:
         i, j, k = np.unravel_index(flat, size.shape)
         if i > j or size[i, j, k] == 0 or level[k] < 1e-6:
             continue
-        mean, low, high = (100 * x[i, j, k] / level[k] for x in (analysis.pair.mean, analysis.pair.low, analysis.pair.high))
-        lines.append(f"| {names[i]} x {names[j]} | {OBJECTIVES[NAMES[k]].label} | {mean:+.1f} % [{low:+.1f}, {high:+.1f}] |")
+        mean, low, high = (
+            100 * x[i, j, k] / level[k] for x in (analysis.pair.mean, analysis.pair.low, analysis.pair.high)
+        )
+        lines.append(
+            f"| {names[i]} x {names[j]} | {OBJECTIVES[NAMES[k]].label} | {mean:+.1f} % [{low:+.1f}, {high:+.1f}] |"
+        )
         shown += 1
         if shown == 10:
             break

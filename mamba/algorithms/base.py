@@ -15,7 +15,7 @@ on/off, Shapley and ablation need no special code:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -135,7 +135,7 @@ class Algorithm(NamedTuple):
     """
 
     kind: str
-    levers: dict[str, Array]
+    levers: Mapping[str, np.float32]
     bounds: dict[str, Bound]
     init: Callable[[Array, View], Learned] = nothing_learned
     act: Callable[..., Act] = neutral_act
@@ -143,7 +143,7 @@ class Algorithm(NamedTuple):
     learn: Callable[..., tuple[Learned, Array]] = no_learning
 
 
-def levers_from(values: dict[str, float], bounds: dict[str, Bound]) -> dict[str, Array]:
+def levers_from(values: dict[str, float], bounds: dict[str, Bound]) -> dict[str, np.float32]:
     """Unconstrained default levers of meaningful values.
 
     Raises:

@@ -76,4 +76,4 @@ def update(
 
     loss, slope = jax.value_and_grad(total)(learned.weights)
     change, optimiser = stable_adam(learning_rate).update(slope, learned.optimiser)
-    return Logistic(learned.weights + change, optimiser), loss
+    return Logistic(learned.weights + jnp.asarray(change), optimiser), loss

@@ -44,5 +44,7 @@ def propose(view: View, ids: Array, mass: Array) -> Proposal:
     alive, drawn_by, total = held[0][ids], held[1][ids], held[2]
     # mass / alive is the score, whose derivative counts; existence brings its own when it multiplies.
     score = mass[ids] / jnp.maximum(view.items.alive[ids], _ALIVE)
-    ratio = score / jnp.maximum(drawn_by / jnp.maximum(alive, _ALIVE), 1e-20) * (total / jnp.maximum(jnp.sum(mass), 1e-20))
+    ratio = (
+        score / jnp.maximum(drawn_by / jnp.maximum(alive, _ALIVE), 1e-20) * (total / jnp.maximum(jnp.sum(mass), 1e-20))
+    )
     return Proposal(ids, jnp.where((alive > _ALIVE) & (drawn_by > 0), ratio / jnp.maximum(alive, _ALIVE), 0.0))

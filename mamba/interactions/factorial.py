@@ -155,7 +155,9 @@ class Analysis(NamedTuple):
     variance_ratio: np.ndarray
 
 
-def analyse(names: Sequence[str], values: np.ndarray, *, confidence: float = 0.95, false_discovery_rate: float = 0.05) -> Analysis:
+def analyse(
+    names: Sequence[str], values: np.ndarray, *, confidence: float = 0.95, false_discovery_rate: float = 0.05
+) -> Analysis:
     """Analyses a value table.
 
     Args:
@@ -169,7 +171,9 @@ def analyse(names: Sequence[str], values: np.ndarray, *, confidence: float = 0.9
     """
     count = 2 ** len(names)
     if values.ndim != 3 or values.shape[1] != count:
-        raise ValueError(f"a value table of {len(names)} algorithms has shape [S, {count}, J], got {list(values.shape)}")
+        raise ValueError(
+            f"a value table of {len(names)} algorithms has shape [S, {count}, J], got {list(values.shape)}"
+        )
     table = np.asarray(values, np.float64)
     main, pair, off = contrasts(len(names))
     off_samples = np.einsum("ig,sgj->sij", off, table)

@@ -59,7 +59,7 @@ def strongest_pair(analysis: Analysis, *, confidence: float) -> Finding | None:
     size = np.where(analysis.confirmed, np.abs(analysis.pair.mean) / spread, 0.0)
     if not size.any():
         return None
-    i, j, k = np.unravel_index(int(np.argmax(size)), size.shape)
+    i, j, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name, label = NAMES[k], OBJECTIVES[NAMES[k]].label
     level = float(analysis.values[:, -1, k].mean())
     a, b = analysis.names[i], analysis.names[j]
@@ -90,7 +90,7 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
     size = np.where(found & other[None] & (harm > 0), harm / spread, 0.0)
     if not size.any():
         return None
-    i, k = np.unravel_index(int(np.argmax(size)), size.shape)
+    i, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name = NAMES[k]
     level = float(analysis.values[:, -1, k].mean())
     clicks = NAMES.index("engagement_per_user")
@@ -104,7 +104,9 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
     return Finding("side_effect", sentence, name, *(float(x[i, k]) for x in (effect.mean, effect.low, effect.high)))
 
 
-def training(change: Estimate, baseline: np.ndarray, *, minimised: list[str], kept: list[str], confidence: float) -> Finding | None:
+def training(
+    change: Estimate, baseline: np.ndarray, *, minimised: list[str], kept: list[str], confidence: float
+) -> Finding | None:
     """What meta-training changed on fresh seeds, None if nothing was minimised.
 
     Args:

@@ -66,7 +66,9 @@ def violations(values: np.ndarray, baseline: np.ndarray, goal: Goal) -> np.ndarr
     return _sign(goal) * (goal.share * baseline[goal.kept] - values[goal.kept]) / _slack(baseline, goal)
 
 
-def slope(violation: np.ndarray, baseline: np.ndarray, goal: Goal, *, multipliers: np.ndarray, penalty: float) -> np.ndarray:
+def slope(
+    violation: np.ndarray, baseline: np.ndarray, goal: Goal, *, multipliers: np.ndarray, penalty: float
+) -> np.ndarray:
     """Derivative of L with respect to the objectives, [J]: the weights of the next pathwise gradient.
 
     Args:

@@ -18,6 +18,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -41,8 +42,8 @@ class Slope(NamedTuple):
         error: [P] standard error.
     """
 
-    value: Array
-    error: Array
+    value: Array | np.ndarray
+    error: Array | np.ndarray
 
 
 def names(levers: Levers) -> list[str]:
@@ -85,7 +86,13 @@ def pathwise(
     def one(inputs: eco.Inputs, weights: Array, key: Array) -> tuple[Array, Array]:
         def scalar(levers: Levers) -> tuple[Array, Array]:
             _, metrics, _ = rollout(
-                ecosystem, inputs.replace(levers=levers), key=key, steps=steps, mode="expected", cuts=cuts, segment=segment
+                ecosystem,
+                replace(inputs, levers=levers),
+                key=key,
+                steps=steps,
+                mode="expected",
+                cuts=cuts,
+                segment=segment,
             )
             values = objectives.evaluate(metrics, ecosystem.sizes.users)
             return jnp.sum(weights * values), values
@@ -175,7 +182,9 @@ def audit(values: np.ndarray, *, n_levers: int, n_keys: int, pairs: int, sigma: 
     residual = slope - np.einsum("rp,sjp->srj", rows, jacobian)
     variance = np.sum(residual**2, axis=(0, 1)) / max(n_keys * (count - n_levers), 1)
     error = np.sqrt(variance / (n_keys * count))
-    return Audit(jacobian.mean(axis=0), np.broadcast_to(error[:, None], jacobian.shape[1:]).copy(), table.mean(axis=(0, 1, 2)))
+    return Audit(
+        jacobian.mean(axis=0), np.broadcast_to(error[:, None], jacobian.shape[1:]).copy(), table.mean(axis=(0, 1, 2))
+    )
 
 
 def combine(path: Slope, checked: Slope, bias_squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ resumed run is bit-equal to an uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -219,8 +220,9 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
     weights = constraints.slope(smooth, baseline, goal, multipliers=multipliers, penalty=config.penalty)
 
     keys = jax.random.split(stream(key, "pathwise"), config.seeds)
-    _, path = trainer.gradient(trainer.inputs.replace(levers=levers), jnp.asarray(weights, jnp.float32), keys)
-    path = estimators.Slope(np.asarray(path.value, np.float64), np.asarray(path.error, np.float64))
+    _, path = trainer.gradient(replace(trainer.inputs, levers=levers), jnp.asarray(weights, jnp.float32), keys)
+    path_value, path_error = np.asarray(path.value, np.float64), np.asarray(path.error, np.float64)
+    path = estimators.Slope(path_value, path_error)
 
     jacobian, error = np.asarray(state.jacobian), np.asarray(state.jacobian_error)
     bias_squared = np.asarray(state.bias_squared, np.float64)
@@ -233,27 +235,25 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
             sigma=config.audit_sigma,
         )
         jacobian, error = checked.jacobian, checked.error
-    gradient, trust = path.value, np.ones_like(path.value)
-    audited = np.full_like(path.value, np.nan)
-    audited_error = np.full_like(path.value, np.nan)
+    gradient, trust = path_value, np.ones_like(path_value)
+    audited = np.full_like(path_value, np.nan)
+    audited_error = np.full_like(path_value, np.nan)
     agreement = float("nan")
     if audits or int(state.audited):
         audited = weights @ jacobian
         audited_error = np.sqrt((weights**2) @ (error**2))
         slope = estimators.Slope(audited, audited_error)
-        norm = max(float(np.linalg.norm(path.value)), 1e-12)
+        norm = max(float(np.linalg.norm(path_value)), 1e-12)
         if audits:
-            spread = np.where(np.isfinite(path.error), path.error, 0.0) ** 2 + audited_error**2
+            spread = np.where(np.isfinite(path_error), path_error, 0.0) ** 2 + audited_error**2
             # A difference counts as bias only beyond what noise alone would show: an unlucky audit must not take over.
-            seen = np.maximum((audited - path.value) ** 2 - _DOUBT * spread, 0.0) / norm**2
+            seen = np.maximum((audited - path_value) ** 2 - _DOUBT * spread, 0.0) / norm**2
             bias_squared = 0.5 * bias_squared + 0.5 * seen if int(state.audited) else seen
-        agreement = estimators.cosine(path.value, audited)
+        agreement = estimators.cosine(path_value, audited)
         gradient, trust = estimators.combine(path, slope, bias_squared * norm**2)
 
-    change, optimiser = trainer.transform.update(
-        jnp.asarray(gradient, jnp.float32), state.optimiser, state.levers
-    )
-    bounded = jnp.clip(change, -config.trust_region, config.trust_region)
+    change, optimiser = trainer.transform.update(jnp.asarray(gradient, jnp.float32), state.optimiser, state.levers)
+    bounded = jnp.clip(jnp.asarray(change), -config.trust_region, config.trust_region)
     new = TrainingState(
         step=state.step + 1,
         levers=state.levers + bounded,
@@ -266,7 +266,7 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
         audited=jnp.int32(1) if audits else state.audited,
     )
     report = Report(
-        values, baseline, constraints.utility(values, baseline, goal), violation, gradient, path.value, audited,
+        values, baseline, constraints.utility(values, baseline, goal), violation, gradient, path_value, audited,
         audited_error, trust, audits, agreement,
     )  # fmt: skip
     return new, report

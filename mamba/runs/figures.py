@@ -1,7 +1,7 @@
 """Figures of the report: the only file that imports plotly.
 
-A figure is JSON that the page's script draws with the plotly.js that lies beside the page. Colours are chosen for people
-who see few of them (Okabe and Ito 2008), always beside a shape or a word, and have a counterpart for dark screens.
+A figure is JSON that the page's script draws with the plotly.js beside the page. Colours are chosen for people who see
+few of them (Okabe and Ito 2008), always beside a shape or a word, and have a counterpart for dark screens.
 Names may hold anything: `label` makes them harmless to plotly, which reads some HTML.
 """
 
@@ -57,11 +57,12 @@ def plotly_js() -> str:
     return get_plotlyjs()
 
 
-def dump(variants: Sequence[Variant]) -> str:
-    """JSON of a figure with one drawing or several to choose from."""
+def dump(variants: Sequence[Variant], *, buttons: bool = True) -> str:
+    """JSON of a figure with one drawing or several to choose from; `buttons` to zoom and to save it as an image."""
     config = {
         "responsive": True,
         "displaylogo": False,
+        "displayModeBar": "hover" if buttons else False,
         "showSendToCloud": False,
         "plotlyServerURL": "",
         "modeBarButtons": [["zoom2d", "resetScale2d", "toImage"]],
@@ -139,32 +140,66 @@ def changes(groups: Sequence[tuple[str, Sequence[Change]]]) -> Variant:
             x=[end[0] for end in ends],
             y=[at for at, _ in chosen],
             error_x={
-                "type": "data", "symmetric": False, "array": [end[2] - end[0] for end in ends],
-                "arrayminus": [end[0] - end[1] for end in ends], "thickness": 2, "width": 0,
+                "type": "data",
+                "symmetric": False,
+                "array": [end[2] - end[0] for end in ends],
+                "arrayminus": [end[0] - end[1] for end in ends],
+                "thickness": 2,
+                "width": 0,
             },
-            mode="markers", name=words, hoverinfo="text", hovertext=[label(r.hover) for _, r in chosen],
-            marker={"color": colour, "size": 10, "symbol": [edge or shape for edge in outside], "line": {"width": 2, "color": colour}},
-        )  # fmt: skip
+            mode="markers+text",
+            name=words,
+            hoverinfo="text",
+            hovertext=[label(r.hover) for _, r in chosen],
+            text=[f"{markup.percent(r.mean)} " if edge else "" for (_, r), edge in zip(chosen, outside, strict=True)],
+            textposition=["top left" if r.mean > 0 else "top right" for _, r in chosen],
+            textfont={"color": colour},
+            marker={
+                "color": colour,
+                "size": 10,
+                "symbol": [edge or shape for edge in outside],
+                "line": {"width": 2, "color": colour},
+            },
+        )
         for (at, row), end in zip(chosen, ends, strict=True):
             for value, drawn, arrow in ((row.high, end[2], "triangle-right"), (row.low, end[1], "triangle-left")):
                 if abs(value) > limit and abs(row.mean) <= limit:  # the interval goes on beyond the plot
                     figure.add_scatter(
-                        x=[drawn], y=[at], mode="markers", hoverinfo="skip", showlegend=False,
+                        x=[drawn],
+                        y=[at],
+                        mode="markers",
+                        hoverinfo="skip",
+                        showlegend=False,
                         marker={"color": colour, "size": 9, "symbol": arrow},
-                    )  # fmt: skip
+                    )
     height = 110 + int(24 * place)
     layout = _layout(height)
     figure.update_layout(
         layout,
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
-        xaxis={"title": {"text": "change in % of the level before"}, "range": [-1.06 * limit, 1.06 * limit], "ticksuffix": " %",
-               "zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1.5},
-        yaxis={"tickvals": places, "ticktext": ticks, "range": [place - 0.5, -0.7], "automargin": True, "ticks": "",
-               "griddash": "dot"},
+        xaxis={
+            "title": {"text": "change in % of the level before"},
+            "range": [-1.06 * limit, 1.06 * limit],
+            "ticksuffix": " %",
+            "zeroline": True,
+            "zerolinecolor": INK,
+            "zerolinewidth": 1.5,
+        },
+        yaxis={
+            "tickvals": places,
+            "ticktext": ticks,
+            "range": [place - 0.5, -0.7],
+            "automargin": True,
+            "ticks": "",
+            "griddash": "dot",
+        },
         margin={"l": 8, "r": 12, "t": 34, "b": 50},
-    )  # fmt: skip
+    )
     short = [tick if tick.startswith("<b>") else label(html.unescape(tick), 20) for tick in ticks]
-    return Variant(figure, {"yaxis.ticktext": short, "yaxis.tickfont": {"size": 10}, "xaxis.nticks": 5, "height": int(height * 1.12)})
+    return Variant(
+        figure,
+        {"yaxis.ticktext": short, "yaxis.tickfont": {"size": 10}, "xaxis.nticks": 5, "height": int(height * 1.12)},
+    )
 
 
 def _reach(rows: Sequence[Change]) -> float:
@@ -204,25 +239,42 @@ def matrix(of: Matrix) -> Variant:
     size = len(of.names)
     known = np.isfinite(of.effect)
     clear = of.resolved & known
-    words = [
-        [_cell(of.effect[i, j], bool(clear[i, j])) for j in range(size)] for i in range(size)
-    ]  # fmt: skip
+    words = [[_cell(of.effect[i, j], bool(clear[i, j])) for j in range(size)] for i in range(size)]
     hover = [[label(text).replace("\n", "<br>") for text in row] for row in of.hover]
     places = list(range(size))
     shared = {"x": places, "y": places, "hoverinfo": "text", "xgap": 3, "ygap": 3, "texttemplate": "%{text}"}
     figure = go.Figure()
     figure.add_heatmap(
-        z=_plain(np.where(clear, np.nan, 0.0)), text=words, hovertext=hover, showscale=False, zmin=0, zmax=1,
-        colorscale=[[0, EMPTY], [1, EMPTY]], textfont={"color": MUTED}, **shared,
-    )  # fmt: skip
-    figure.add_heatmap(
-        z=_plain(np.where(clear, of.health * of.effect, np.nan)), text=words, hovertext=hover, zmin=-SATURATION,
-        zmax=SATURATION, colorscale=[[0, WORSE], [0.5, MIDDLE], [1, HEALTHIER]],
-        colorbar={"orientation": "h", "y": -0.02, "yanchor": "top", "thickness": 12, "len": 1.0, "outlinewidth": 0,
-                  "tickvals": [-2, -1, 0, 1, 2], "ticktext": ["2 worse", "1", "0", "1", "2 healthier"],
-                  "title": {"text": "effect in spreads between policies", "side": "bottom", "font": {"size": 12}}},
+        z=_plain(np.where(clear, np.nan, 0.0)),
+        text=words,
+        hovertext=hover,
+        showscale=False,
+        zmin=0,
+        zmax=1,
+        colorscale=[[0, EMPTY], [1, EMPTY]],
+        textfont={"color": MUTED},
         **shared,
-    )  # fmt: skip
+    )
+    figure.add_heatmap(
+        z=_plain(np.where(clear, of.health * of.effect, np.nan)),
+        text=words,
+        hovertext=hover,
+        zmin=-SATURATION,
+        zmax=SATURATION,
+        colorscale=[[0, WORSE], [0.5, MIDDLE], [1, HEALTHIER]],
+        colorbar={
+            "orientation": "h",
+            "y": -0.02,
+            "yanchor": "top",
+            "thickness": 12,
+            "len": 1.0,
+            "outlinewidth": 0,
+            "tickvals": [-2, -1, 0, 1, 2],
+            "ticktext": ["2", "1", "0", "1", "2"],
+            "title": {"text": "← worse · effect in spreads · healthier →", "side": "bottom", "font": {"size": 12}},
+        },
+        **shared,
+    )
     for i in places:
         figure.add_shape(
             type="rect", x0=i - 0.46, x1=i + 0.46, y0=i - 0.46, y1=i + 0.46, line={"color": INK, "width": 2.5}
@@ -231,13 +283,29 @@ def matrix(of: Matrix) -> Variant:
     ticks = [label(name, 14) for name in of.names]
     figure.update_layout(
         _layout(height),
-        xaxis={"tickvals": places, "ticktext": ticks, "side": "top", "showgrid": False, "ticks": "", "range": [-0.5, size - 0.5]},
-        yaxis={"tickvals": places, "ticktext": ticks, "range": [size - 0.5, -0.5], "showgrid": False, "ticks": "",
-               "automargin": True},
+        xaxis={
+            "tickvals": places,
+            "ticktext": ticks,
+            "side": "top",
+            "showgrid": False,
+            "ticks": "",
+            "range": [-0.5, size - 0.5],
+        },
+        yaxis={
+            "tickvals": places,
+            "ticktext": ticks,
+            "range": [size - 0.5, -0.5],
+            "showgrid": False,
+            "ticks": "",
+            "automargin": True,
+        },
         margin={"l": 8, "r": 8, "t": 60, "b": 90},
-    )  # fmt: skip
+    )
     small = {"size": 10}
-    return Variant(figure, {"xaxis.tickangle": -40, "xaxis.tickfont": small, "yaxis.tickfont": small, "font": {**_FONT, "size": 11}})
+    return Variant(
+        figure,
+        {"xaxis.tickangle": -40, "xaxis.tickfont": small, "yaxis.tickfont": small, "font": {**_FONT, "size": 11}},
+    )
 
 
 def _cell(effect: float, clear: bool) -> str:
@@ -254,19 +322,23 @@ class Curve(NamedTuple):
         name: what it shows.
         x: [N].
         y: [N]; NaN is a gap.
-        shown: whether it is drawn before somebody asks for it.
         marked: [N] points with a marker; None marks none.
     """
 
     name: str
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    shown: bool = True
     marked: NDArray[np.bool_] | None = None
 
 
 def curves(
-    lines: Sequence[Curve], *, y: str, suffix: str = "", height: int = 340, zero: bool = True, span: Sequence[float] | None = None
+    lines: Sequence[Curve],
+    *,
+    y: str,
+    suffix: str = "",
+    height: int = 340,
+    zero: bool = True,
+    span: Sequence[float] | None = None,
 ) -> Variant:
     """Curves over meta-steps."""
     figure = go.Figure()
@@ -275,41 +347,61 @@ def curves(
         colour, dash = CURVES[at % len(CURVES)], DASHES[(at // len(CURVES) + at) % len(DASHES)]
         values = line.y[kept]
         figure.add_scatter(
-            x=_plain(line.x[kept]), y=_plain(values), name=label(line.name), mode="lines" if len(kept) > 1 else "markers",
-            line={"color": colour, "dash": dash, "width": 2}, visible=True if line.shown else "legendonly", hoverinfo="text",
-            hovertext=[f"{label(line.name)}, meta-step {x:g}: {markup.number(v, signed=zero)}{suffix}"
-                       for x, v in zip(line.x[kept], values, strict=True)],
-        )  # fmt: skip
+            x=_plain(line.x[kept]),
+            y=_plain(values),
+            name=label(line.name),
+            mode="lines" if len(kept) > 1 else "markers",
+            line={"color": colour, "dash": dash, "width": 2},
+            hoverinfo="text",
+            hovertext=[
+                f"{label(line.name)}, meta-step {x:g}: {markup.number(v, signed=zero)}{suffix}"
+                for x, v in zip(line.x[kept], values, strict=True)
+            ],
+        )
         if line.marked is not None and line.marked.any():
             chosen = np.flatnonzero(line.marked)
             chosen = chosen[decimate(len(chosen))]
             figure.add_scatter(
-                x=_plain(line.x[chosen]), y=_plain(line.y[chosen]), name="new audit", mode="markers", hoverinfo="skip",
+                x=_plain(line.x[chosen]),
+                y=_plain(line.y[chosen]),
+                name="new audit",
+                mode="markers",
+                hoverinfo="skip",
                 marker={"color": colour, "size": 9, "symbol": "diamond"},
-            )  # fmt: skip
-    axis: dict[str, Any] = {"title": {"text": y}, "ticksuffix": suffix, "automargin": True, "zeroline": zero, "zerolinecolor": INK}
+            )
+    axis: dict[str, Any] = {
+        "title": {"text": y},
+        "ticksuffix": suffix,
+        "automargin": True,
+        "zeroline": zero,
+        "zerolinecolor": INK,
+    }
     if span is not None:
         axis["range"] = list(span)
     figure.update_layout(
         _layout(height),
         xaxis={"title": {"text": "meta-step"}, "rangemode": "tozero"},
         yaxis=axis,
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 12}},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
         showlegend=len(figure.data) > 1,
-        margin={"l": 8, "r": 12, "t": 12, "b": 40},
+        margin={"l": 8, "r": 12, "t": 24, "b": 48},
         hovermode="closest",
     )
-    return Variant(figure, {"height": height + 22 * max(len(lines) - 3, 0), "xaxis.nticks": 5})
+    return Variant(figure, {"height": height + 20 * len(lines), "xaxis.nticks": 5})
 
 
-def lever(name: str, unit: str, x: NDArray[np.float64], y: NDArray[np.float64], default: float) -> Variant:
+def lever(unit: str, x: NDArray[np.float64], y: NDArray[np.float64], default: float) -> Variant:
     """A small plot of one lever; the dotted line is where it started."""
     kept = decimate(len(x))
     figure = go.Figure()
     figure.add_scatter(
-        x=_plain(x[kept]), y=_plain(y[kept]), mode="lines" if len(kept) > 1 else "markers", line={"color": HEALTHIER, "width": 2},
-        hoverinfo="text", hovertext=[f"meta-step {a:g}: {markup.number(b)} {label(unit)}" for a, b in zip(x[kept], y[kept], strict=True)],
-    )  # fmt: skip
+        x=_plain(x[kept]),
+        y=_plain(y[kept]),
+        mode="lines" if len(kept) > 1 else "markers",
+        line={"color": HEALTHIER, "width": 2},
+        hoverinfo="text",
+        hovertext=[f"meta-step {a:g}: {markup.number(b)} {label(unit)}" for a, b in zip(x[kept], y[kept], strict=True)],
+    )
     if math.isfinite(default):
         figure.add_hline(y=default, line={"color": MUTED, "dash": "dot", "width": 1})
     values = [v for v in (*y[np.isfinite(y)].tolist(), default) if math.isfinite(v)]
@@ -320,10 +412,8 @@ def lever(name: str, unit: str, x: NDArray[np.float64], y: NDArray[np.float64], 
         room = max(0.6 * (high - low), 0.05 * max(abs(low), abs(high)), 1e-6)
         axis["range"] = [low - room * 0.3, high + room * 0.3]
     figure.update_layout(
-        _layout(150),
-        title={"text": f"<b>{label(name)}</b><br>{label(unit)}", "font": {"size": 12}, "x": 0, "xanchor": "left", "y": 0.98, "yanchor": "top"},
-        xaxis={"nticks": 4}, yaxis=axis, showlegend=False, margin={"l": 8, "r": 8, "t": 40, "b": 24},
-    )  # fmt: skip
+        _layout(112), xaxis={"nticks": 4}, yaxis=axis, showlegend=False, margin={"l": 8, "r": 8, "t": 6, "b": 22}
+    )
     return Variant(figure, {})
 
 
@@ -350,29 +440,51 @@ def audit(levers: Sequence[Audited]) -> Variant:
     size = len(levers)
     figure = go.Figure()
     hover = [
-        label(f"{each.name}: pathwise {markup.number(each.pathwise, signed=True)}, sampled "
-              f"{markup.number(each.sampled, signed=True)} ± {markup.number(2 * each.error)} (2 standard errors)")
+        label(
+            f"{each.name}: pathwise {markup.number(each.pathwise, signed=True)}, sampled "
+            f"{markup.number(each.sampled, signed=True)} ± {markup.number(2 * each.error)} (2 standard errors)"
+        )
         for each in levers
-    ]  # fmt: skip
+    ]
     figure.add_scatter(
-        x=[_finite(each.sampled) for each in levers], y=[at + 0.14 for at in range(size)], name="sampled model ± 2 standard errors",
-        mode="markers", marker={"color": SAMPLED, "size": 10, "symbol": "diamond-open", "line": {"width": 2, "color": SAMPLED}},
-        error_x={"type": "data", "array": [_finite(2 * each.error) for each in levers], "thickness": 1.8, "width": 4, "color": SAMPLED},
-        hoverinfo="text", hovertext=hover,
-    )  # fmt: skip
+        x=[_finite(each.sampled) for each in levers],
+        y=[at + 0.14 for at in range(size)],
+        name="sampled model ± 2 standard errors",
+        mode="markers",
+        marker={"color": SAMPLED, "size": 10, "symbol": "diamond-open", "line": {"width": 2, "color": SAMPLED}},
+        error_x={
+            "type": "data",
+            "array": [_finite(2 * each.error) for each in levers],
+            "thickness": 1.8,
+            "width": 4,
+            "color": SAMPLED,
+        },
+        hoverinfo="text",
+        hovertext=hover,
+    )
     figure.add_scatter(
-        x=[_finite(each.pathwise) for each in levers], y=[at - 0.14 for at in range(size)], name="pathwise",
-        mode="markers", marker={"color": INK, "size": 10, "symbol": "circle"}, hoverinfo="text", hovertext=hover,
-    )  # fmt: skip
+        x=[_finite(each.pathwise) for each in levers],
+        y=[at - 0.14 for at in range(size)],
+        name="pathwise",
+        mode="markers",
+        marker={"color": INK, "size": 10, "symbol": "circle"},
+        hoverinfo="text",
+        hovertext=hover,
+    )
     height = 120 + 34 * size
     figure.update_layout(
         _layout(height),
         xaxis={"title": {"text": "derivative of the training goal"}, "zeroline": True, "zerolinecolor": INK},
-        yaxis={"tickvals": list(range(size)), "range": [size - 0.5, -0.5], "automargin": True, "ticks": "",
-               "ticktext": [f"<b>{label(each.name)} ≠</b>" if each.apart else label(each.name) for each in levers]},
+        yaxis={
+            "tickvals": list(range(size)),
+            "range": [size - 0.5, -0.5],
+            "automargin": True,
+            "ticks": "",
+            "ticktext": [f"<b>{label(each.name)} ≠</b>" if each.apart else label(each.name) for each in levers],
+        },
         legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "traceorder": "reversed"},
         margin={"l": 8, "r": 12, "t": 40, "b": 50},
-    )  # fmt: skip
+    )
     return Variant(figure, {"yaxis.tickfont": {"size": 10}, "xaxis.nticks": 5})
 
 
@@ -387,18 +499,34 @@ def weights(levers: Sequence[str], steps: Sequence[int], weight: NDArray[np.floa
     ]
     figure = go.Figure()
     figure.add_heatmap(
-        z=_plain(chosen), x=[str(steps[at]) for at in kept], y=list(range(len(levers))), text=text,
-        texttemplate="%{text}" if len(kept) <= 8 else "", hovertext=hover, hoverinfo="text", zmin=0, zmax=1, xgap=2, ygap=2,
-        colorscale=[[0, SAMPLED], [0.5, MIDDLE], [1, UNCLEAR]], showscale=False,
-    )  # fmt: skip
+        z=_plain(chosen),
+        x=[str(steps[at]) for at in kept],
+        y=list(range(len(levers))),
+        text=text,
+        texttemplate="%{text}" if len(kept) <= 8 else "",
+        hovertext=hover,
+        hoverinfo="text",
+        zmin=0,
+        zmax=1,
+        xgap=2,
+        ygap=2,
+        colorscale=[[0, SAMPLED], [0.5, MIDDLE], [1, UNCLEAR]],
+        showscale=False,
+    )
     height = 90 + 26 * len(levers)
     figure.update_layout(
         _layout(height),
         xaxis={"type": "category", "title": {"text": "meta-step of the audit"}, "showgrid": False},
-        yaxis={"tickvals": list(range(len(levers))), "ticktext": [label(name) for name in levers], "showgrid": False,
-               "range": [len(levers) - 0.5, -0.5], "automargin": True, "ticks": ""},
-        margin={"l": 8, "r": 8, "t": 12, "b": 50},
-    )  # fmt: skip
+        yaxis={
+            "tickvals": list(range(len(levers))),
+            "ticktext": [label(name) for name in levers],
+            "showgrid": False,
+            "range": [len(levers) - 0.5, -0.5],
+            "automargin": True,
+            "ticks": "",
+        },
+        margin={"l": 8, "r": 8, "t": 32, "b": 50},
+    )
     return Variant(figure, {"yaxis.tickfont": {"size": 10}})
 
 
@@ -408,14 +536,29 @@ _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-se
 
 
 def _layout(height: int) -> dict[str, Any]:
-    axis = {"gridcolor": LINE, "linecolor": LINE, "tickcolor": LINE, "zeroline": False, "title": {"standoff": 8}, "fixedrange": False}
+    axis = {
+        "gridcolor": LINE,
+        "linecolor": LINE,
+        "tickcolor": LINE,
+        "zeroline": False,
+        "title": {"standoff": 8},
+        "fixedrange": False,
+    }
     clear = "rgba(0,0,0,0)"
     return {
-        "template": "none", "height": height, "autosize": True, "paper_bgcolor": clear, "plot_bgcolor": clear, "font": _FONT,
-        "dragmode": False, "xaxis": axis, "yaxis": axis, "separators": ".,",
+        "template": "none",
+        "height": height,
+        "autosize": True,
+        "paper_bgcolor": clear,
+        "plot_bgcolor": clear,
+        "font": _FONT,
+        "dragmode": False,
+        "xaxis": axis,
+        "yaxis": axis,
+        "separators": ".,",
         "modebar": {"bgcolor": clear, "color": MUTED, "activecolor": INK},
         "hoverlabel": {"bgcolor": MIDDLE, "bordercolor": MUTED, "font": {"color": INK}, "align": "left"},
-    }  # fmt: skip
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -133,11 +133,9 @@ def _stages(
     done = int(state.step)
     metrics = folder.open_metrics(
         path / folder.METRICS,
-        keep=lambda row: row["stage"] == INTERACTIONS or (row["stage"] == TRAINING and row["meta_step"] < done)
+        keep=lambda row: row["stage"] == INTERACTIONS or (row["stage"] == TRAINING and row["meta_step"] < done),
     )
-    tracker = tracking.start(
-        config.log, run_dir=path, run_id=run_id, config=to_mapping(config), name=config.name
-    )
+    tracker = tracking.start(config.log, run_dir=path, run_id=run_id, config=to_mapping(config), name=config.name)
     summary: dict[str, Any] = {"name": config.name, "finished": False}
     try:
         analysis = _interactions(job, path, metrics, tracker, stop)
@@ -252,7 +250,11 @@ def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callabl
 
 
 def _training_row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str, Any]:
-    row: dict[str, Any] = {"meta/utility": told.utility, "meta/audited": int(told.fresh_audit), "meta/cosine": told.cosine}
+    row: dict[str, Any] = {
+        "meta/utility": told.utility,
+        "meta/audited": int(told.fresh_audit),
+        "meta/cosine": told.cosine,
+    }
     for k, name in enumerate(NAMES):
         row[f"ecosystem/{name}"] = told.values[k]
         row[f"baseline/{name}"] = told.baseline[k]
@@ -313,7 +315,13 @@ def _evaluate(job: Job, trainer, state, metrics, tracker) -> dict[str, np.ndarra
 
 
 def _summary(
-    job: Job, trainer, state, analysis: factorial.Analysis | None, evaluation: dict[str, np.ndarray], command: str, seconds: float
+    job: Job,
+    trainer,
+    state,
+    analysis: factorial.Analysis | None,
+    evaluation: dict[str, np.ndarray],
+    command: str,
+    seconds: float,
 ) -> dict[str, Any]:
     config = job.config
     confidence = config.interactions.confidence

@@ -37,8 +37,8 @@ def tag(element: str, *inside: Any, **attributes: Any) -> Html:
     Args:
         element: its name.
         *inside: content, escaped unless markup.
-        **attributes: `class_` becomes `class`, `aria_label` becomes `aria-label`; None and False are left out, True has no
-            value.
+        **attributes: `class_` becomes `class`, `aria_label` becomes `aria-label`; None and False are left out, True is
+            written without a value.
     """
     written = []
     for name, value in attributes.items():
@@ -149,7 +149,9 @@ def table(
         class_: classes of the table.
     """
     styles = [" ".join(word for word, on in (("number", c.numeric), ("wide", c.wide)) if on) or None for c in columns]
-    head = tag("thead", tag("tr", *[tag("th", c.title, scope="col", class_=s) for c, s in zip(columns, styles, strict=True)]))
+    head = tag(
+        "thead", tag("tr", *[tag("th", c.title, scope="col", class_=s) for c, s in zip(columns, styles, strict=True)])
+    )
     bodies = []
     for heading, rows in groups:
         lines = []

@@ -1,7 +1,394 @@
-"""The report page."""
+"""The report of a run: one static page that opens from `file://` and asks the network for nothing.
+
+It reads the run folder and nothing else, and shows what is there: a run that goes on, or that only analysed
+interactions, has a page too. Numbers stand in tables as well as in figures, so that the page says the same on paper,
+without scripts and to a screen reader.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from mamba.algorithms.registry import KINDS
+from mamba.runs import figures, folder
+from mamba.runs.errors import UserError
+from mamba.runs.markup import MISSING, Column, Html, between, count, duration, join, number, series, table, tag
+from mamba.runs.sections.audit import audit_section
+from mamba.runs.sections.change import change_section
+from mamba.runs.sections.interactions import interactions_section
+from mamba.runs.sections.shared import (
+    Figures,
+    View,
+    grouped,
+    is_number,
+    json_script,
+    label_of,
+    read,
+    scale_words,
+    spoken,
+    typeset,
+    value_of,
+)
+from mamba.runs.sections.training import training_section
+
+PAGE, SCRIPT = "index.html", "plotly.min.js"
+
+KINDS_OF_FINDING = {"interaction": "Interaction", "side_effect": "Side effect", "training": "Training"}
+_ARRAYS = (
+    *("names", "objectives", "values", "spread", "variance_ratio", "confirmed"),
+    *(f"{effect}_{part}" for effect in ("main", "pair", "switch_off") for part in ("mean", "low", "high", "p")),
+)
 
 
-def write_report(path: Path) -> Path:
-    """placeholder"""
-    return path
+def write_report(run_dir: Path) -> Path:
+    """Writes the page of a run, finished or not.
+
+    Args:
+        run_dir: the run folder.
+
+    Returns:
+        Path of `report/index.html`; plotly.js lies beside it.
+
+    Raises:
+        UserError: it is no run folder, one of its files is damaged, or there is nothing to report yet.
+    """
+    run = folder.load_run(run_dir)
+    training = [row for row in run.metrics if row.get("stage") == "training"]
+    if not (run.summary or run.interactions or training):
+        raise UserError(f"{run.path}: nothing to report yet; run it, or wait until its first stage is done")
+    if run.interactions is not None and (missing := [name for name in _ARRAYS if name not in run.interactions]):
+        raise UserError(f"{run.path / folder.INTERACTIONS}: lacks {', '.join(missing)}; remove it and run again")
+    source = (run.path / folder.CONFIG).read_text(encoding="utf-8")
+    target = run.path / folder.REPORT / PAGE
+    script, content = target.with_name(SCRIPT), figures.plotly_js()
+    if not script.is_file() or script.stat().st_size != len(content.encode()):
+        folder.write_text(script, content)
+    folder.write_text(target, _page(read(run, training), source))
+    return target
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page
+
+
+def _page(view: View, source: str) -> str:
+    drawn = Figures()
+    sections = [
+        ("findings", "Headline findings", _findings(view)),
+        ("change", "Before and after meta-training", change_section(view, drawn)),
+        ("interactions", "Who interacts with whom", interactions_section(view, drawn)),
+        ("training", "Training", training_section(view, drawn)),
+        ("audit", "Gradient audit", audit_section(view, drawn)),
+        ("repeat", "How to repeat it", _repeat(view, source)),
+        ("limits", "What was not varied", _limits(view)),
+        ("reading", "How to read this page", _reading(view)),
+    ]
+    shown = [(anchor, title, body) for anchor, title, body in sections if body]
+    links = tag("ul", *[tag("li", tag("a", title, href=f"#{anchor}")) for anchor, title, _ in shown])
+    body = [
+        tag("section", tag("h2", title, id=f"{anchor}-title"), inside, id=anchor, aria_labelledby=f"{anchor}-title")
+        for anchor, title, inside in shown
+    ]
+    assets = resources.files("mamba.runs") / "assets"
+    style, script = (Html((assets / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
+    # Whatever a run is called, this page cannot reach out: the policy forbids it.
+    policy = (
+        "connect-src 'none'; font-src 'none'; frame-src 'none'; object-src 'none'; form-action 'none'; base-uri "
+        "'none'; img-src data: blob:"
+    )
+    head = [
+        Html('<meta charset="utf-8">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Html('<meta name="color-scheme" content="light dark">'),
+        Html('<link rel="icon" href="data:,">'),
+        tag("title", f"{view.name} · mamba report"),
+        tag("style", style),
+    ]
+    page = tag(
+        "div",
+        _top(view),
+        tag("nav", links, aria_label="Sections"),
+        tag("main", *body),
+        tag("footer", "Written by mamba from the run folder. This page needs no network."),
+        class_="page",
+    )
+    scripts = [json_script("dark-colours", json.dumps(figures.DARK)), *drawn.scripts]
+    after = [*scripts, Html(f'<script src="{SCRIPT}" charset="utf-8"></script>'), tag("script", script)]
+    return f"<!doctype html>\n{tag('html', tag('head', *head), tag('body', page, *after), lang='en')}\n"
+
+
+def _top(view: View) -> Html:
+    """Title and what ran."""
+    story, seeds = view.summary.get("story") or {}, view.summary.get("seeds") or {}
+    config, scenario = view.run.config, view.run.config.get("scenario") or {}
+    steps, users = view.summary.get("steps") or config.get("steps"), scenario.get("users")
+    network = story.get("network") or scenario.get("dataset")
+    families = []
+    for family in ("recommenders", "moderators"):
+        kinds = {name: view.algorithms[name] for name in config.get(family) or {} if name in view.algorithms}
+        if kinds:
+            named = series([join([tag("strong", name), f" ({spoken(kind)})"]) for name, kind in kinds.items()])
+            families.append(join([f"{count(len(kinds), family[:-1])}, ", named]))
+    what: list[Any] = [
+        join(families, ", and "),
+        " ran together on one simulated network. " if families else "One simulated network. ",
+    ]
+    if steps:
+        people = f" of {count(users, 'user')}" if is_number(users) else ""
+        what.append(f"Every rollout follows {count(steps, 'hour')}{people}. ")
+    if view.arrays is not None:
+        each, platforms = view.arrays["values"].shape[:2]
+        what.append(
+            f"{each} seeds of all {platforms} on/off combinations measured who interacts with whom "
+            f"({each * platforms:,} rollouts)"
+        )
+        what.append("; " if view.training else ". ")
+    if view.training:
+        goal = series(
+            [f"{label_of(view, name)}{'' if weight > 0 else ' (raised)'}" for name, weight in view.minimise.items()]
+        )
+        what.append(join([f"{count(len(view.training), 'meta-step')} trained their levers together to lower ", goal]))
+        if view.keep:
+            kept = series([f"{100 * share:g} % of {label_of(view, name)}" for name, share in view.keep.items()])
+            what.append(join([" while keeping ", kept]))
+        what.append(". ")
+    if any(each.level for each in view.objectives.values()) and seeds.get("evaluation"):
+        what.append(f"The levers before and after were then compared on {seeds['evaluation']} fresh seeds.")
+    facts = [
+        (name.capitalize(), text)
+        for name, text in (("network", network), *((k, v) for k, v in story.items() if k != "network"))
+    ]
+    machine = view.summary.get("provenance") or {}
+    if view.summary:
+        facts.append(
+            (
+                "Run",
+                f"{duration(view.summary.get('seconds'))} on {count(machine.get('devices') or 1, 'device')} "
+                f"({machine.get('device_kind', '?')}), root seed {seeds.get('root', '?')}",
+            )
+        )
+    inside = [
+        tag("p", "mamba · ecosystem report", class_="eyebrow"),
+        tag("h1", view.name),
+        tag("p", *what, class_="lead"),
+    ]
+    if not view.summary.get("finished"):
+        inside.append(
+            tag(
+                "p",
+                tag("strong", "This run is not finished. "),
+                "The page shows what there is so far; write it again later.",
+                class_="notice unfinished",
+                role="note",
+            )
+        )
+    inside.append(
+        tag(
+            "p",
+            tag("strong", "A simulation. "),
+            "Users, posts and algorithms are models on a simplified platform; nothing here is calibrated to any "
+            "one platform. Trust directions and relative sizes more than absolute numbers. Intervals cover the "
+            "randomness of the simulation, not the error of the model.",
+            class_="notice",
+            role="note",
+        )
+    )
+    inside.append(tag("dl", *[tag("div", tag("dt", k), tag("dd", v)) for k, v in facts if v], class_="facts"))
+    return tag("header", *inside, class_="top")
+
+
+def _purpose(kind: str) -> str:
+    """What a kind is for: the first line of the file that implements it."""
+    if kind not in KINDS:
+        return ""
+    text = inspect.getdoc(sys.modules[KINDS[kind].config.__module__]) or ""
+    first = " ".join(text.split("\n\n")[0].split())
+    return first.split("`: ", 1)[-1].rstrip(".").replace("`", "")
+
+
+# ---- findings --------------------------------------------------------------------------------------------------------
+
+
+def _findings(view: View) -> Html:
+    found = view.summary.get("findings") or []
+    if not view.summary:
+        return tag("p", "Headline findings are written when the run ends.", class_="note")
+    cards = []
+    for each in found[:3]:
+        kind = str(each.get("kind", "finding"))
+        of = view.objectives.get(str(each.get("objective")))
+        size = None
+        if of is not None:
+            mean, low, high = (value_of(each, end) for end in ("mean", "low", "high"))
+            size = tag(
+                "p",
+                f"{of.label}: {number(mean, signed=True)} ({view.ci} {between(low, high)}), {scale_words(of.unit)}",
+                class_="small",
+            )
+        cards.append(
+            tag(
+                "article",
+                tag("p", KINDS_OF_FINDING.get(kind, kind), class_="kind"),
+                tag("p", typeset(str(each.get("sentence", "")))),
+                size,
+                class_=f"card {kind}" if kind in KINDS_OF_FINDING else "card",
+            )
+        )
+    parts: list[Any] = [tag("div", *cards, class_="cards")] if cards else []
+    if view.arrays is not None and not any(each.get("kind") == "interaction" for each in found):
+        parts.append(tag("p", "No pair of algorithms passed the test for an interaction."))
+    if not parts:
+        parts.append(tag("p", "Nothing passed its test."))
+    return join(parts)
+
+
+# ---- how to repeat and to read ---------------------------------------------------------------------------------------
+
+
+def _repeat(view: View, source: str) -> Html:
+    facts = view.summary.get("provenance") or {}
+    seeds = view.summary.get("seeds") or {}
+    git = facts.get("git")
+    rows: list[list[Any]] = []
+    if facts:
+        commit = "not in a git checkout"
+        if isinstance(git, Mapping) and git.get("commit"):
+            commit = f"{git['commit']}{', with uncommitted changes' if git.get('changed') else ''}"
+        rows += [
+            ["Git commit", tag("code", commit) if isinstance(git, Mapping) else commit],
+            ["Device", f"{facts.get('devices', '?')} × {facts.get('device_kind', '?')}"],
+            ["System", f"{facts.get('platform', '?')}, Python {facts.get('python', '?')}"],
+            ["Versions", ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items())],
+            ["Digest of the configuration", tag("code", facts.get("config_digest", MISSING))],
+        ]
+    if seeds:
+        words = {
+            "root": "root",
+            "interactions": "seeds of interactions",
+            "evaluation": "fresh seeds of the evaluation",
+            "meta_steps": "meta-steps",
+        }
+        rows.append(
+            [
+                "Seeds",
+                ", ".join(
+                    f"{words.get(name, name)} {value}"
+                    for name, value in sorted(seeds.items(), key=lambda s: s[0] != "root")
+                ),
+            ]
+        )
+    parts: list[Any] = []
+    if facts.get("command"):
+        parts.append(tag("pre", tag("code", facts["command"]), class_="wrapped"))
+        parts.append(
+            tag(
+                "p",
+                "The same configuration, seed, device layout and versions give the same numbers bit for bit. Or "
+                "save the configuration below as a file and run that.",
+                class_="note",
+            )
+        )
+    else:
+        parts.append(
+            tag(
+                "p",
+                "Save the configuration below as a file and run it; versions and command are recorded when a run ends.",
+            )
+        )
+    if rows:
+        parts.append(
+            table("Where the numbers come from.", [Column("What"), Column("Value", wide=True)], [(None, rows)])
+        )
+    parts.append(
+        tag("details", tag("summary", "Resolved configuration"), tag("pre", tag("code", source)), class_="printed")
+    )
+    return join(parts)
+
+
+def _limits(view: View) -> Html:
+    scenario, meta = view.run.config.get("scenario") or {}, view.run.config.get("meta") or {}
+    said = [
+        f"The population: one network ({scenario.get('dataset', 'as configured')}) with one draw of people; seeds "
+        "vary what happens to them, not who they are.",
+        "The model: mechanisms and world parameters stay as configured (see the resolved configuration); no "
+        "interval covers them.",
+        "The horizon: effects slower than a rollout are not seen.",
+    ]
+    if view.arrays is not None:
+        said.append(
+            "The levers of the interaction analysis: it was made at the default levers; other settings may "
+            "interact otherwise."
+        )
+    if view.training:
+        said.append(
+            f"The training: one run of {meta.get('optimizer', 'the optimiser')} from one starting point. The "
+            "intervals before and after compare two given settings of the levers; another training run may end "
+            "elsewhere."
+        )
+    said.append("The algorithms: those listed, all by one platform, on the same users.")
+    return tag("ul", *[tag("li", tag("strong", a + ":"), b) for a, b in (text.split(":", 1) for text in said)])
+
+
+def _reading(view: View) -> Html:
+    rows = [
+        (heading, [[of.label, of.formula, of.unit, of.better, of.source, tag("code", of.name)] for of in inside])
+        for heading, inside in grouped(view)
+    ]
+    columns = [
+        Column("Objective"),
+        Column("Formula", wide=True),
+        Column("Unit"),
+        Column("Healthier"),
+        Column("Source"),
+        Column("Name in files"),
+    ]
+    legend = (
+        "Sums run over users, shown posts and hours: a examined, m reshared, z toxicity and v veracity of a post "
+        "(0 to 1), U users, T hours, D topics, w wellbeing, r trust."
+    )
+    parts: list[Any] = [
+        tag(
+            "ul",
+            tag(
+                "li",
+                "Harms are shown per user and hour and per impression: more activity must not hide as more harm, "
+                "nor less activity as less.",
+            ),
+            tag("li", f"“{view.ci}”: interval from paired seeds by Student's t; “s.e.”: standard error."),
+            tag(
+                "li",
+                "“Sampled model”: people and posts with discrete, random decisions. Levers are trained through its "
+                "smooth mean field; results are only ever reported from the sampled model.",
+            ),
+            tag(
+                "li",
+                "“Lever”: a number by which an algorithm can be tuned. “Meta-step”: one joint change of all levers.",
+            ),
+        ),
+        tag(
+            "details",
+            tag("summary", "Definitions of all objectives"),
+            tag("p", legend, class_="note"),
+            table("Objectives.", columns, rows),
+            class_="printed",
+        ),
+    ]
+    kinds = [[name, spoken(kind), _purpose(kind)] for name, kind in view.algorithms.items()]
+    if kinds:
+        columns = [Column("Algorithm"), Column("Kind"), Column("What it is", wide=True)]
+        parts.append(
+            tag(
+                "details",
+                tag("summary", "The algorithms"),
+                table("Algorithms of this run.", columns, [(None, kinds)]),
+                class_="printed",
+            )
+        )
+    return join(parts)

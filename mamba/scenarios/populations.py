@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -139,19 +139,23 @@ def _population(dataset: Dataset, innate: np.ndarray, sizes: Sizes, *, seed: int
     if mature is None:
         group = (innate[order][:, 0] > np.median(innate[:, 0])).astype(np.float64)
 
-    def f32(values: np.ndarray) -> np.ndarray:
+    # Leaves stay in numpy until the caller puts them on a device: building a population starts no backend.
+    def f32(values: np.ndarray) -> Any:
         return np.asarray(values, np.float32)
+
+    def i32(values: np.ndarray) -> Any:
+        return np.asarray(values, np.int32)
 
     population = Population(
         innate=f32(innate[order].T),
         interest=f32(interest.T),
         susceptibility=f32(rng.beta(2.0, 3.0, sizes.users)),
-        group=group.astype(np.int32) % sizes.groups,
+        group=i32(group % sizes.groups),
         habit=f32(rng.beta(4.0, 4.0, sizes.users)),
         strategy=f32(strategy),
         skill=f32(rng.beta(4.0, 2.0, n)),
         synthetic=f32(rng.random(n) < 0.1),
-        followees=followees.astype(np.int32),
+        followees=i32(followees),
         weight=f32(weight),
         followers=f32(network.in_degree(edges, sizes.users)),
     )

@@ -9,6 +9,7 @@ in which attention is linear. One packed gather then fetches the rows of all can
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from mamba.types import (
@@ -20,7 +21,6 @@ from mamba.types import (
     Outbox,
     Sizes,
     Ties,
-    item_column,
 )
 
 
@@ -92,13 +92,15 @@ def gather_planes(table: Array, ids: Array) -> Array:
 
 def observed(planes: Array, n_topics: int) -> ObservedItems:
     """The planes that a platform can observe, `[D + 12, ...]` to `ObservedItems` of `[...]`."""
-    values = {name: planes[item_column(name, n_topics)] for name in OBSERVED}
-    return ObservedItems(topics=planes[:n_topics], **values)
+    # Split, not sliced: the reverse pass then joins the planes, where that of slices pads and adds every one.
+    topics, *values, _ = jax.lax.split(planes, (n_topics, *(1 for _ in OBSERVED), len(LATENT)))
+    return ObservedItems(topics=topics, **{name: value[0] for name, value in zip(OBSERVED, values, strict=True)})
 
 
 def latent(planes: Array, n_topics: int) -> dict[str, Array]:
     """The latent planes by name; for the world's own mechanisms and objectives only."""
-    return {name: planes[item_column(name, n_topics)] for name in LATENT}
+    _, *values = jax.lax.split(planes, (n_topics + len(OBSERVED), *(1 for _ in LATENT)))
+    return {name: value[0] for name, value in zip(LATENT, values, strict=True)}
 
 
 def pack(topics: Array, columns: dict[str, Array]) -> Array:

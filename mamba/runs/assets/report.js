@@ -31,7 +31,8 @@
     if (prefersDark.matches && !printing) [data, layout] = [recolour(data), recolour(layout)];
     if (narrow.matches) for (const [path, value] of Object.entries(changes)) assign(layout, path, value);
     plot.style.minHeight = layout.height + "px";
-    window.Plotly.react(plot, data, layout, figure.config);
+    const config = narrow.matches ? { ...figure.config, displayModeBar: false } : figure.config; // fingers scroll
+    window.Plotly.react(plot, data, layout, config);
   };
   const drawAll = () => plots.forEach(draw);
 

@@ -1,0 +1,109 @@
+"""Meta-training on an analytic ecosystem: the loop itself, without a rollout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mamba import ecosystem as eco
+from mamba.meta import constraints, estimators, optimise
+from mamba.meta.settings import MetaConfig
+from mamba.objectives import NAMES
+
+ENGAGEMENT, TOXIC = NAMES.index("engagement_per_user"), NAMES.index("toxic_exposure_per_user")
+LEVERS = {"a": {"x": jnp.float32(0.0), "y": jnp.float32(0.0)}}
+
+
+def _objectives(x, y):
+    """Toxic exposure falls with x; engagement falls with x too, and rises with y up to a point."""
+    values = np.ones((len(np.atleast_1d(x)), len(NAMES)))
+    values[:, TOXIC] = np.exp(-0.3 * np.atleast_1d(x))
+    values[:, ENGAGEMENT] = 1.0 - 0.05 * np.atleast_1d(x) ** 2 + 0.1 * np.atleast_1d(y) - 0.1 * np.atleast_1d(y) ** 2
+    return values
+
+
+def _trainer(*, pathwise_sign=1.0, **settings):
+    ecosystem = eco.Ecosystem(sizes=None, mechanisms=None, names=("a",), algorithms=(None,))
+    inputs = eco.Inputs(population=None, parameters=None, levers=LEVERS, gates=jnp.ones(1), learning=jnp.ones(1))
+    config = MetaConfig(
+        **{"steps": 60, "minimise": {"toxic_exposure_per_user": 1.0}, "learning_rate": 0.1, "audit_pairs": 4} | settings
+    )
+
+    def gradient(inputs, weights, keys):
+        def scalar(levers):
+            x, y = levers["a"]["x"], levers["a"]["y"]
+            toxic = jnp.exp(-0.3 * x)
+            engagement = 1.0 - 0.05 * x**2 + 0.1 * y - 0.1 * y**2
+            return weights[TOXIC] * toxic + weights[ENGAGEMENT] * engagement
+
+        slope = estimators.flat(jax.grad(scalar)(inputs.levers))
+        return weights, estimators.Slope(pathwise_sign * slope, jnp.full(2, 1e-3))
+
+    return optimise.Trainer(
+        config=config,
+        goal=constraints.goal(config.minimise, config.keep),
+        baseline=LEVERS,
+        inputs=inputs,
+        gradient=gradient,
+        evaluate=lambda members: _objectives(np.asarray(members.levers["a"]["x"]), np.asarray(members.levers["a"]["y"])),
+        transform=optimise.transform(config),
+        ecosystem=ecosystem,
+        key=jax.random.key(0),
+    )
+
+
+def _train(trainer):
+    state, reports = optimise.start(trainer), []
+    for _ in range(trainer.config.steps):
+        state, report = optimise.step(trainer, state)
+        reports.append(report)
+    return state, reports
+
+
+def test_training_finds_the_constrained_optimum():
+    state, reports = _train(_trainer(steps=400, learning_rate=0.05))
+    levers = np.asarray(state.levers)
+    engagement = _objectives(*levers)[0, ENGAGEMENT]
+    assert engagement == pytest.approx(0.97, abs=0.01)  # the constraint binds and holds
+    assert levers[1] == pytest.approx(0.5, abs=0.05)  # y buys as much engagement as it can
+    # With y at its best, 0.97 = 1.025 - 0.05 x^2, hence x = sqrt(1.1).
+    assert levers[0] == pytest.approx(1.1**0.5, abs=0.12)
+    assert reports[-1].utility < -0.2
+    assert float(state.multipliers[0]) > 0
+
+
+def test_no_constraint_goes_further():
+    free, _ = _train(_trainer(keep={}))
+    bound, _ = _train(_trainer())
+    assert float(free.levers[0]) > float(bound.levers[0]) + 0.5
+
+
+def test_a_lying_gradient_is_noticed_and_overruled():
+    state, reports = _train(_trainer(pathwise_sign=-1.0, audit_every=2))
+    assert reports[0].cosine < -0.9
+    assert reports[-1].utility < -0.15  # went down although the pathwise gradient says up
+    blind, _ = _train(_trainer(pathwise_sign=-1.0, audit_every=0))
+    assert float(blind.levers[0]) < 0 < float(state.levers[0])
+
+
+def test_moves_stay_within_the_trust_region():
+    trainer = _trainer(learning_rate=5.0, trust_region=0.05)
+    state = optimise.start(trainer)
+    for _ in range(5):
+        new, _ = optimise.step(trainer, state)
+        assert np.max(np.abs(np.asarray(new.levers) - np.asarray(state.levers))) <= 0.05 + 1e-6
+        state = new
+
+
+def test_the_state_is_all_there_is_to_remember():
+    """Resuming from a copied state repeats the run exactly."""
+    trainer = _trainer(audit_every=3)
+    state = optimise.start(trainer)
+    for _ in range(4):
+        state, _ = optimise.step(trainer, state)
+    copied = jax.tree.map(lambda leaf: jnp.asarray(np.array(leaf)), state)
+    for _ in range(4):
+        state, told = optimise.step(trainer, state)
+        copied, again = optimise.step(trainer, copied)
+        np.testing.assert_array_equal(np.asarray(state.levers), np.asarray(copied.levers))
+        np.testing.assert_array_equal(told.gradient, again.gradient)

@@ -1,0 +1,258 @@
+"""Rollouts: segments, continuation, named cuts, modes, probes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    PLAIN,
+    SIZES,
+    STEPS,
+    assert_finite,
+    assert_same,
+    compile,
+    everything,
+    first,
+    inputs,
+    key,
+    population,
+    run,
+)
+
+from mamba import ecosystem as eco
+from mamba import objectives
+from mamba.algorithms import registry
+from mamba.rollout import rollout, segment_length
+
+# ---- segments and continuation -------------------------------------------------------------------------------------------
+
+
+def test_segment_length_is_about_the_root():
+    for steps in range(1, 400):
+        length = segment_length(steps)
+        assert 1 <= length <= steps
+        assert -(-steps // length) + length <= 2 * np.sqrt(steps) + 1
+
+
+@functools.cache
+def shorter(segment, steps):
+    def body(given, state, seed, first_step):
+        return rollout(everything(), given, key=seed, steps=steps, state=state, first_step=first_step, segment=segment)[
+            :2
+        ]
+
+    return jax.jit(body)
+
+
+def test_two_halves_are_the_whole():
+    # Segments of 2 (the default) against none at all, in two calls: bit for bit.
+    whole_state, whole = run("sampled")(inputs(), first(), key())
+    half = shorter(0, STEPS // 2)
+    state, before = half(inputs(), first(), key(), jnp.int32(0))
+    state, after = half(inputs(), state, key(), jnp.int32(STEPS // 2))
+    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, after)
+    np.testing.assert_array_equal(joined["exposures"], whole["exposures"])
+    for name, value in whole.items():
+        # Two compilations may order the sum over users differently: counts are exact, sums of fractions to rounding.
+        np.testing.assert_allclose(joined[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
+    for name in ("exposures", "clicks", "reshares", "reports", "removed"):
+        np.testing.assert_array_equal(joined[name], whole[name], err_msg=name)
+    np.testing.assert_allclose(state.world.users.opinion, whole_state.world.users.opinion, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("segment", [0, 1, 4, 6, 99])
+def test_segments_change_nothing(segment):
+    whole_state, whole = run("sampled")(inputs(), first(), key())
+    state, metrics = shorter(segment, STEPS)(inputs(), first(), key(), jnp.int32(0))
+    for name in ("exposures", "clicks", "reshares", "reports", "removed"):
+        np.testing.assert_array_equal(metrics[name], whole[name], err_msg=name)
+    for name, value in whole.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(state.world.users.opinion, whole_state.world.users.opinion, atol=1e-5)
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "soft"}, "mode 'soft' is unknown; known: sampled, expected, straight_through"),
+        ({"cuts": ("learn", "users")}, "cut 'users' is unknown; known: learn, world, exposure, proposal"),
+        ({"steps": 0}, "steps = 0 must be at least 1"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        rollout(everything(), inputs(), **({"key": key(), "steps": 2} | options))
+
+
+# ---- cuts ----------------------------------------------------------------------------------------------------------------
+
+# One learner that ranks and proposes, in a world without slow variables, for two steps: small enough to compile often.
+SOLO = eco.make({"engagement": registry.make("engagement")}, sizes=SIZES._replace(nodes=8), mechanisms=PLAIN)
+LEVERS = ("glitter", "sharpness", "weight_click", "weight_reshare")
+OUTPUTS = ("exposures", "clicks", "toxic_exposures", "loss/engagement")
+
+
+@functools.cache
+def warm():
+    given = eco.inputs(SOLO, population())
+    body = compile(lambda: rollout(SOLO, given, key=key(), steps=5, mode="expected", segment=0)[0])
+    return body()
+
+
+def loaded(x):
+    """Inputs at `x` [6]: four levers, the gate (0.6 + x) and a world parameter."""
+    given = eco.inputs(SOLO, population())
+    levers = {name: given.levers["engagement"][name] + x[i] for i, name in enumerate(LEVERS)}
+    return given.replace(
+        levers={"engagement": levers},
+        gates=given.gates * (0.6 + x[4]),
+        parameters=given.parameters.replace(click_base=given.parameters.click_base + x[5]),
+    )
+
+
+def rows(metrics):
+    return jnp.concatenate([metrics[name] for name in OUTPUTS])  # [4 T]
+
+
+def differentiated(of):
+    """`(values [4 T], jacobian [4 T, 6])`."""
+
+    def body(x):
+        def both(x):
+            value = of(x)
+            return value, value
+
+        slope, value = jax.jacfwd(both, has_aux=True)(x)
+        return value, slope
+
+    return tuple(np.asarray(leaf) for leaf in compile(body)(jnp.zeros(6)))
+
+
+@functools.cache
+def with_cuts(*cuts):
+    def of(x):
+        told = {"key": key(), "mode": "expected", "state": warm(), "first_step": 5, "segment": 0}
+        return rows(rollout(SOLO, loaded(x), steps=2, cuts=cuts, **told)[1])
+
+    return differentiated(of)
+
+
+@functools.cache
+def by_hand(part):
+    """The same two steps with the derivative of one part of the state cut between them."""
+
+    def of(x):
+        given, told = loaded(x), {"key": key(), "mode": "expected", "cuts": frozenset()}
+        state, one = eco.step(SOLO, given, warm(), index=jnp.int32(5), **told)
+        state = state.replace(**{part: jax.lax.stop_gradient(getattr(state, part))})
+        _, two = eco.step(SOLO, given, state, index=jnp.int32(6), **told)
+        return rows(jax.tree.map(lambda a, b: jnp.stack([a, b]), one, two))
+
+    return differentiated(of)
+
+
+FIRST = np.arange(len(OUTPUTS)) * 2  # rows of the first step
+
+
+@pytest.mark.parametrize("cut", eco.CUTS)
+def test_cuts_keep_values_and_change_derivatives(cut):
+    value, slope = with_cuts()
+    cut_value, cut_slope = with_cuts(cut)
+    np.testing.assert_allclose(cut_value, value, rtol=1e-6)
+    assert np.all(np.isfinite(slope)) and np.all(np.isfinite(cut_slope))
+    assert np.max(np.abs(cut_slope - slope) / (np.max(np.abs(slope), axis=0) + 1e-9)) > 1e-4
+
+
+@pytest.mark.parametrize(("cut", "part"), [("learn", "learned"), ("world", "world")])
+def test_learn_and_world_cut_exactly_what_they_name(cut, part):
+    _, slope = with_cuts(cut)
+    _, want = by_hand(part)
+    np.testing.assert_allclose(slope, want, rtol=1e-4, atol=1e-6)
+    # nothing within a step is cut
+    np.testing.assert_allclose(slope[FIRST], with_cuts()[1][FIRST], rtol=1e-5, atol=1e-7)
+
+
+def test_exposure_cuts_ranking_and_nothing_else():
+    _, slope = with_cuts("exposure")
+    seen = slice(0, 2)  # rows of `exposures`
+    np.testing.assert_array_equal(slope[seen], 0.0)
+    clicks = slice(2, 4)
+    np.testing.assert_array_equal(slope[clicks, :5], 0.0)  # levers and gate act on clicks through exposure alone
+    assert np.all(slope[clicks, 5] > 0.1)  # what people make of what they see is not cut
+    np.testing.assert_allclose(slope[2, 5], with_cuts()[1][2, 5], rtol=1e-5)
+
+
+def test_proposal_cuts_the_existence_of_proposals_and_nothing_else():
+    _, slope = with_cuts("proposal")
+    _, whole = with_cuts()
+    # in the first step levers reach nothing through proposals; the gate does
+    np.testing.assert_allclose(slope[FIRST][:, [0, 1, 2, 3, 5]], whole[FIRST][:, [0, 1, 2, 3, 5]], rtol=1e-5, atol=1e-7)
+    assert abs(slope[0, 4] - whole[0, 4]) > 1e-3
+
+
+# ---- modes and probes ----------------------------------------------------------------------------------------------------
+
+
+def test_straight_through_has_the_values_of_the_sampled_model():
+    given = inputs()
+    direction = jax.tree.map(jnp.ones_like, given.levers)
+
+    def of(levers, state, seed):
+        _, metrics, _ = rollout(
+            everything(), given.replace(levers=levers), key=seed, steps=STEPS, mode="straight_through", state=state
+        )
+        return metrics
+
+    def body(state, seed):
+        return jax.jvp(lambda levers: of(levers, state, seed), (given.levers,), (direction,))
+
+    metrics, slope = compile(body)(first(), key())
+    hard = run("sampled")(given, first(), key())[1]
+    for name in ("exposures", "clicks", "reshares", "reports", "removed"):
+        np.testing.assert_array_equal(metrics[name], hard[name], err_msg=name)
+    for name, value in hard.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
+    assert_finite(slope)
+    assert float(jnp.max(jnp.abs(slope["exposures"]))) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["expected", "straight_through"])
+def test_reverse_mode_is_forward_mode(mode):
+    given = inputs()
+
+    def of(levers):
+        _, metrics, _ = rollout(
+            everything(), given.replace(levers=levers), key=key(), steps=STEPS, mode=mode, state=first()
+        )
+        return objectives.evaluate(metrics, SIZES.users)
+
+    backward, forward = jax.jit(jax.jacrev(of))(given.levers), jax.jit(jax.jacfwd(of))(given.levers)
+    assert_finite(backward)
+    scale = np.max([np.abs(np.asarray(x)) for x in jax.tree.leaves(forward)], axis=0)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(backward), jax.tree.leaves(forward), strict=True):
+        assert np.all(np.abs(np.asarray(a - b)) <= 1e-4 * scale + 1e-7), jax.tree_util.keystr(path)
+
+
+def test_a_probe_sees_every_step():
+    def probe(state, metrics):
+        return {"clicks": metrics["clicks"], "opinion": state.world.users.opinion[0, :3]}
+
+    given = eco.inputs(SOLO, population())
+
+    def body(segment):
+        return rollout(SOLO, given, key=key(), steps=3, segment=segment, probe=probe)
+
+    state, metrics, probed = compile(lambda: body(2))()  # one whole segment and a shorter one
+    assert metrics["clicks"].shape == (3,) and probed["opinion"].shape == (3, 3)
+    np.testing.assert_array_equal(probed["clicks"], metrics["clicks"])
+    np.testing.assert_array_equal(probed["opinion"][-1], state.world.users.opinion[0, :3])
+    _, plain, _ = compile(lambda: body(0))()
+    np.testing.assert_array_equal(plain["clicks"], metrics["clicks"])
+    assert_same(jax.tree.structure(plain), jax.tree.structure(metrics))
