@@ -227,7 +227,7 @@ def test_contradicting_sizes_are_refused(change, message):
         eco.make({}, sizes=SIZES._replace(**change))
 
 
-# ---- blocks of users -----------------------------------------------------------------------------------------------------
+# ---- blocks of users -------------------------------------------------------------------------------------------------
 
 BLOCK_KINDS = ("engagement",)
 

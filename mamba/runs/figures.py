@@ -60,7 +60,6 @@ def plotly_js() -> str:
 def dump(variants: Sequence[Variant], *, buttons: bool = True) -> str:
     """JSON of a figure with one drawing or several to choose from; `buttons` to zoom and to save it as an image."""
     config = {
-        "responsive": True,
         "displaylogo": False,
         "displayModeBar": "hover" if buttons else False,
         "showSendToCloud": False,
@@ -195,10 +194,16 @@ def changes(groups: Sequence[tuple[str, Sequence[Change]]]) -> Variant:
         },
         margin={"l": 8, "r": 12, "t": 34, "b": 50},
     )
-    short = [tick if tick.startswith("<b>") else label(html.unescape(tick), 20) for tick in ticks]
+    short = [tick if tick.startswith("<b>") else label(html.unescape(tick), 17) for tick in ticks]
     return Variant(
         figure,
-        {"yaxis.ticktext": short, "yaxis.tickfont": {"size": 10}, "xaxis.nticks": 5, "height": int(height * 1.12)},
+        {
+            "yaxis.ticktext": short,
+            "yaxis.tickfont": {"size": 10},
+            "xaxis.nticks": 4,
+            "xaxis.title.text": "change in %",
+            "height": int(height * 1.12),
+        },
     )
 
 
@@ -208,7 +213,7 @@ def _reach(rows: Sequence[Change]) -> float:
     sizes = [size for size in sizes if math.isfinite(size)]
     if not sizes:
         return 10.0
-    usual = 4.0 * float(np.median(sizes))
+    usual = max(60.0, 3.0 * float(np.quantile(sizes, 0.75)))  # per cent
     return max(1.0, *[size for size in sizes if size <= usual]) * 1.05
 
 
@@ -304,14 +309,20 @@ def matrix(of: Matrix) -> Variant:
     small = {"size": 10}
     return Variant(
         figure,
-        {"xaxis.tickangle": -40, "xaxis.tickfont": small, "yaxis.tickfont": small, "font": {**_FONT, "size": 11}},
+        {
+            "xaxis.tickangle": -40,
+            "margin.r": 34,
+            "xaxis.tickfont": small,
+            "yaxis.tickfont": small,
+            "font": {**_FONT, "size": 11},
+        },
     )
 
 
 def _cell(effect: float, clear: bool) -> str:
     if not math.isfinite(effect):
         return markup.MISSING
-    text = f"{effect:+.2f}".replace("-", "\N{MINUS SIGN}")
+    text = "0.00" if abs(effect) < 0.005 else f"{effect:+.2f}".replace("-", "\N{MINUS SIGN}")
     return text if clear else f"({text})"
 
 
@@ -336,7 +347,7 @@ def curves(
     *,
     y: str,
     suffix: str = "",
-    height: int = 340,
+    height: int = 300,
     zero: bool = True,
     span: Sequence[float] | None = None,
 ) -> Variant:
@@ -379,7 +390,7 @@ def curves(
     if span is not None:
         axis["range"] = list(span)
     figure.update_layout(
-        _layout(height),
+        _layout(height + (20 * len(lines) if len(lines) > 1 else 0)),
         xaxis={"title": {"text": "meta-step"}, "rangemode": "tozero"},
         yaxis=axis,
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
@@ -387,7 +398,7 @@ def curves(
         margin={"l": 8, "r": 12, "t": 24, "b": 48},
         hovermode="closest",
     )
-    return Variant(figure, {"height": height + 20 * len(lines), "xaxis.nticks": 5})
+    return Variant(figure, {"xaxis.nticks": 5})
 
 
 def lever(unit: str, x: NDArray[np.float64], y: NDArray[np.float64], default: float) -> Variant:
@@ -541,7 +552,7 @@ def _layout(height: int) -> dict[str, Any]:
         "linecolor": LINE,
         "tickcolor": LINE,
         "zeroline": False,
-        "title": {"standoff": 8},
+        "title": {"standoff": 8, "font": {"size": 13}},
         "fixedrange": False,
     }
     clear = "rgba(0,0,0,0)"

@@ -163,6 +163,6 @@ def table(
             rest = [tag("td", cell, class_=style) for cell, style in zip(row[1:], styles[1:], strict=True)]
             lines.append(tag("tr", first, *rest))
         bodies.append(tag("tbody", *lines))
-    inside = tag("table", tag("caption", caption), head, *bodies, class_=class_ or None)
+    inside = tag("table", tag("caption", tag("span", caption)), head, *bodies, class_=class_ or None)
     # A region that scrolls must be reachable by keyboard.
     return tag("div", inside, class_="scroll", tabindex="0")

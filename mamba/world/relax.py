@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from mamba.types import Array, Mode
 
 _FLOOR = 1e-20  # smallest probability whose logarithm is taken
+_FLOOR_OF_TOTAL = 1e-18  # its square, by which the derivative of a quotient divides, is still a float32 number
 
 
 def hard_with_soft_derivative(hard: Array, soft: Array) -> Array:
@@ -94,9 +95,9 @@ def pick(mass: Array, uniform: Array, mode: Mode) -> tuple[Array, Array]:
     index = jnp.min(jnp.where(arrival == jnp.min(arrival, axis=0, keepdims=True), place, mass.shape[0] - 1), axis=0)
     if mode == "sampled":
         return index, jnp.ones_like(mass[0])
+    total = jnp.maximum(jnp.sum(mass, axis=0), _FLOOR_OF_TOTAL)
     chosen = jnp.take_along_axis(mass, index[None], axis=0)[0]
-    # d log p as a difference of logarithms: the square of a vanishing total would underflow in a quotient's derivative.
-    return index, carried(chosen) / carried(jnp.sum(mass, axis=0))
+    return index, carried(chosen / total)
 
 
 def soft_step(value: Array, width: Array | float) -> Array:

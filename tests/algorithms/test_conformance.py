@@ -135,9 +135,9 @@ def test_configuration_documents_and_bounds_itself(kind):
 def test_unknown_kinds_and_settings_are_named():
     with pytest.raises(ValueError, match="Did you mean 'removal'"):
         registry.make("removall")
-    with pytest.raises(ValueError, match="has no setting 'speeed'. Known: .*speed"):
+    with pytest.raises(ValueError, match=r"has no setting 'speeed'\. Known: .*speed"):
         registry.make("removal", speeed=1.0)
-    with pytest.raises(ValueError, match="lever threshold = 1.5 must lie strictly between 0 and 1"):
+    with pytest.raises(ValueError, match=r"lever threshold = 1\.5 must lie strictly between 0 and 1"):
         registry.make("removal", threshold=1.5)
 
 

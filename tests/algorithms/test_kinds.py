@@ -25,20 +25,22 @@ def test_chronological_halves_the_odds_every_half_life():
     np.testing.assert_array_equal(candidates.age[newest, jnp.arange(score.shape[1])], jnp.min(candidates.age, axis=0))
 
 
-def test_popularity_proposes_the_live_trending_items_alone():
-    algorithm, levers, view, candidates, _ = parts("popularity", pool=5, proposals=6)
+@pytest.mark.parametrize("concentration", [0.5, 1.0, 2.0])
+def test_popularity_proposes_live_items_in_proportion_to_their_trend(concentration):
+    algorithm, levers, view, candidates, _ = parts("popularity", concentration=concentration, proposals=64)
     ids, existence = algorithm.act(levers, (), view, key()).propose
-    trend = np.asarray(view.items.popularity * view.items.alive)
-    top = set(np.argsort(-trend)[:5].tolist())
-    assert set(np.unique(ids).tolist()) == top  # 72 draws of 5
-    np.testing.assert_array_equal(existence, 1.0)
+    mass = np.asarray(view.items.alive * (view.items.popularity + 0.1) ** concentration, np.float64)
+    count = np.bincount(np.asarray(ids).ravel(), minlength=len(mass))
+    expected = mass / mass.sum() * count.sum()
+    live = expected > 0
+    assert count.sum() == count[live].sum()
+    degrees = live.sum() - 1
+    assert np.sum((count[live] - expected[live]) ** 2 / expected[live]) < degrees + 4 * np.sqrt(2 * degrees)
+    np.testing.assert_allclose(existence, 1.0, rtol=1e-5)
     score = algorithm.rank(levers, (), view, candidates, key()).score
     order = jnp.argsort(candidates.items.popularity.ravel())
     assert bool(jnp.all(jnp.diff(score.ravel()[order]) >= 0))
-    assert (
-        algorithm._replace(levers={})
-        and registry.make("popularity", proposals=0).act({}, (), view, key()) == base.Act()
-    )
+    assert registry.make("popularity", proposals=0).act(levers, (), view, key()) == base.Act()
 
 
 def learn_from(kind, rewarded, steps=300):
@@ -136,7 +138,7 @@ def test_demotion_lowers_harm_and_nothing_else():
     np.testing.assert_array_equal(algorithm.rank(levers, (), view, clean, key()).score, 0.0)
 
 
-# ---- what a kind does to the whole, in expected mode ---------------------------------------------------------------------
+# ---- what a kind does to the whole, in expected mode -----------------------------------------------------------------
 
 
 def whole(levers=None, **closed):

@@ -22,6 +22,7 @@ from mamba.algorithms import logistic, nets, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from
 from mamba.fields import setting
 from mamba.streams import uniforms
+from mamba.sums import total
 from mamba.types import Array, Learned, Log, ObservedItems, View
 from mamba.types import Candidates as CandidateSet
 
@@ -93,7 +94,7 @@ def make(config: Config) -> Algorithm:
         del view, key
         user = tower.apply(learned.parameters["user"], user_features(candidates.interest))
         item = jnp.moveaxis(learned.embedding[candidates.ids], -1, 0)
-        return Rank(score=levers["sharpness"] * jnp.sum(jnp.asarray(user).T[:, None] * item, axis=0))
+        return Rank(score=levers["sharpness"] * total(jnp.asarray(user).T[:, None] * item, axis=0))
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, key

@@ -44,6 +44,11 @@
     return;
   }
   drawAll();
+  // Not plotly's own `responsive`, which misses a plot whose box changes while the window does not.
+  const sizes = new ResizeObserver((changes) => {
+    for (const { target } of changes) if (target.offsetWidth) window.Plotly.Plots.resize(target);
+  });
+  plots.forEach((plot) => sizes.observe(plot));
   for (const choice of document.querySelectorAll("select[data-plot]")) {
     const plot = document.getElementById(choice.dataset.plot);
     const choose = () => {

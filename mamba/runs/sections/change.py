@@ -83,11 +83,11 @@ def change_section(view: View, drawn: Figures) -> Html:
             [
                 [
                     titled(view, each.of),
+                    said(each.verdict, each.mean),
+                    join([percent(each.share[0]), " ", interval_words(*each.share[1:], in_percent=True)]),
                     number(each.before),
                     number(each.after),
                     join([number(each.mean, signed=True), " ", interval_words(each.low, each.high)]),
-                    join([percent(each.share[0]), " ", interval_words(*each.share[1:], in_percent=True)]),
-                    said(each.verdict, each.mean),
                 ]
                 for each in inside
             ],
@@ -96,11 +96,11 @@ def change_section(view: View, drawn: Figures) -> Html:
     ]
     columns = [
         Column("Objective", wide=True),
+        Column("Verdict"),
+        Column(f"In % of before ({view.ci})", numeric=True),
         Column("Before", numeric=True),
         Column("After", numeric=True),
         Column(f"Change ({view.ci})", numeric=True),
-        Column("In % of before", numeric=True),
-        Column("Verdict"),
     ]
     where = f"on {seeds} fresh seeds in the sampled model" if seeds else "on fresh seeds in the sampled model"
     parts = [_judged(view, everything)]

@@ -78,8 +78,9 @@ def _tested(view: View, names: Sequence[str], objectives: int) -> Html:
     gain = view.arrays["variance_ratio"]
     gain = gain[np.isfinite(gain)]
     text = (
-        f"{pairs} pairs on {objectives} objectives make {count(pairs * objectives, 'test')}; {confirmed} are "
-        f"confirmed at a false discovery rate of {100 * float(level):g} % (Benjamini and Hochberg)."
+        f"{count(pairs, 'pair')} on {count(objectives, 'objective')} make {count(pairs * objectives, 'test')}; "
+        f"{confirmed} {'is' if confirmed == 1 else 'are'} confirmed at a false discovery rate of "
+        f"{100 * float(level):g} % (Benjamini and Hochberg)."
     )
     if len(gain):
         text += (

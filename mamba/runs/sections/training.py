@@ -53,7 +53,7 @@ def training_section(view: View, drawn: Figures) -> Html:
                         name="curves-shown",
                     ),
                     drawn.add(
-                        [figures.curves(curves, y="change in % of the baseline", suffix=" %") for _, curves in lines],
+                        [figures.curves(curves, y="change in %", suffix=" %") for _, curves in lines],
                         about=words[0],
                         caption=f"Objectives relative to the default levers.{thinned}",
                     ),
