@@ -13,6 +13,10 @@ from mamba.types import MODES, Array, Metrics, Mode
 
 Probe = Callable[[eco.State, Metrics], Any]
 
+# So many states (0.5 kB a user) weigh no more than what one step holds in its backward pass (30 kB a user): segments would
+# save nothing, and would cost a third forward pass, at run time and in compilation.
+_SHORT = 64
+
 
 def segment_length(steps: int) -> int:
     """Steps per segment: the smallest length at which segments plus length is least, about sqrt(steps)."""
@@ -43,7 +47,8 @@ def rollout(
         state: state to start from; None starts anew from the population with the same key.
         first_step: number of the first step, when `state` is the result of an earlier rollout.
         segment: steps per rematerialised segment; the backward pass holds the states at segment borders and those
-            within one segment. None takes about sqrt(T); 0 stores everything and recomputes nothing.
+            within one segment. None takes 1 up to 64 steps and about sqrt(T) beyond; 0 stores everything and recomputes
+            nothing.
         cuts: derivative cuts, none by default. `learn`: derivatives do not pass through what algorithms learn; `world`:
             nor through the world from one step to the next (each team's myopic view); `exposure`: nor from exposure to
             ranking; `proposal`: nor through the existence of proposed candidates. Values never change.
@@ -75,9 +80,15 @@ def rollout(
         final, (metrics, probed) = jax.lax.scan(one, begin, indices)
         return final, metrics, probed
 
-    length = segment_length(steps) if segment is None else min(segment, steps)
-    whole = steps // length
     stepwise = jax.checkpoint(one, prevent_cse=False)
+    if segment is None:
+        length = 1 if steps <= _SHORT else segment_length(steps)
+    else:
+        length = min(segment, steps)
+    if length == 1:
+        final, (metrics, probed) = jax.lax.scan(stepwise, begin, indices)
+        return final, metrics, probed
+    whole = steps // length
 
     def segmented(carry: eco.State, block: Array):
         return jax.lax.scan(stepwise, carry, block)

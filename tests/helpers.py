@@ -6,6 +6,7 @@ below are cached: the first test that asks for one pays for it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -20,13 +21,14 @@ from mamba.scenarios.populations import generated
 from mamba.types import Population, Sizes
 from mamba.world.mechanisms import Mechanisms
 
+# Sums over candidates and topics are unrolled, so few of both keep programs short.
 SIZES = Sizes(
     users=60,
     creators=20,
-    topics=3,
+    topics=2,
     lifetime=6,
     followees=8,
-    in_network=6,
+    in_network=4,
     recent=3,
     outbox=3,
     links=4,
@@ -68,10 +70,16 @@ def population(sizes: Sizes = SIZES, seed: int = 0) -> Population:
     return jax.tree.map(jnp.asarray, generated(sizes, seed=seed))
 
 
+def small(kind: str):
+    """A kind that proposes one item at most."""
+    settings = {field.name for field in dataclasses.fields(registry.KINDS[kind].config)}
+    return registry.make(kind, **({"proposals": 1} if "proposals" in settings else {}))
+
+
 @functools.cache
 def everything() -> eco.Ecosystem:
     """One algorithm of every registered kind, named like its kind."""
-    return eco.make({kind: registry.make(kind) for kind in registry.KINDS}, sizes=SIZES)
+    return eco.make({kind: small(kind) for kind in registry.KINDS}, sizes=SIZES)
 
 
 def inputs(**changes) -> eco.Inputs:

@@ -22,7 +22,15 @@ KNOWN = {
     "false_removal_rate": "the classifier reads log(1 + 4 reports): rare reports average to many small ones (Jensen)",
     "toxic_exposure_gap": "the largest difference between groups: noise between groups raises it when events are drawn",
 }
+# Seen in 60 users with some twenty live items only.
 KNOWN_SMALL = KNOWN | {"wellbeing": "its level is near 0 after few steps, so that 3 % of it is less than 0.001 SD"}
+# With `two_tower`, whose retrieval is an argmax over logged interests: averaged interests are less diverse than drawn ones,
+# and of twenty items users then retrieve other ones. Without it the bias is gone; with 200 creators it is not seen.
+KNOWN_RETRIEVAL = KNOWN_SMALL | {
+    f"misinformation_{what}_per_{unit}": "two_tower, see above"
+    for what in ("exposure", "reshares")
+    for unit in ("user", "impression")
+}
 
 
 def compare(hard, soft, known):
@@ -42,13 +50,16 @@ def compare(hard, soft, known):
     return set(misses)
 
 
-def test_levels_agree_in_a_small_world():
-    keys = [key(seed) for seed in range(48)]
-    both = {}
-    for mode in ("sampled", "expected"):
-        both[mode] = np.stack([np.asarray(EVALUATE(run(mode)(inputs(), first(), each)[1])) for each in keys])
-    assert np.all(np.isfinite(both["sampled"])) and np.all(np.isfinite(both["expected"]))
-    assert compare(both["sampled"], both["expected"], KNOWN_SMALL) <= set(KNOWN_SMALL)
+@pytest.mark.parametrize(("retrieval", "known"), [(0.0, KNOWN_SMALL), (1.0, KNOWN_RETRIEVAL)])
+def test_levels_agree_in_a_small_world(retrieval, known):
+    given = inputs(gates=gates(two_tower=retrieval))
+
+    def of(mode):
+        return np.stack([np.asarray(EVALUATE(run(mode)(given, first(), key(s))[1])) for s in range(128)])
+
+    hard, soft = of("sampled"), of("expected")
+    assert np.all(np.isfinite(hard)) and np.all(np.isfinite(soft))
+    assert compare(hard, soft, known) <= set(known)
 
 
 EVALUATE = jax.jit(lambda metrics: objectives.evaluate(metrics, SIZES.users))

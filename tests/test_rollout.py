@@ -11,7 +11,6 @@ from helpers import (
     SIZES,
     STEPS,
     assert_finite,
-    assert_same,
     compile,
     everything,
     first,
@@ -19,11 +18,11 @@ from helpers import (
     key,
     population,
     run,
+    small,
 )
 
 from mamba import ecosystem as eco
 from mamba import objectives
-from mamba.algorithms import registry
 from mamba.rollout import rollout, segment_length
 
 # ---- segments and continuation ---------------------------------------------------------------------------------------
@@ -93,7 +92,7 @@ def test_refusals(options, message):
 # ---- cuts ------------------------------------------------------------------------------------------------------------
 
 # One learner that ranks and proposes, in a world without slow variables, for two steps: small enough to compile often.
-SOLO = eco.make({"engagement": registry.make("engagement")}, sizes=SIZES._replace(nodes=8), mechanisms=PLAIN)
+SOLO = eco.make({"engagement": small("engagement")}, sizes=SIZES._replace(nodes=8, in_network=3), mechanisms=PLAIN)
 LEVERS = ("glitter", "sharpness", "weight_click", "weight_reshare")
 OUTPUTS = ("exposures", "clicks", "toxic_exposures", "loss/engagement")
 
@@ -173,7 +172,9 @@ def test_cuts_keep_values_and_change_derivatives(cut):
     assert np.max(np.abs(cut_slope - slope) / (np.max(np.abs(slope), axis=0) + 1e-9)) > 1e-4
 
 
-@pytest.mark.parametrize(("cut", "part"), [("learn", "learned"), ("world", "world")])
+@pytest.mark.parametrize(
+    ("cut", "part"), [("learn", "learned"), pytest.param("world", "world", marks=pytest.mark.slow)]
+)
 def test_learn_and_world_cut_exactly_what_they_name(cut, part):
     _, slope = with_cuts(cut)
     _, want = by_hand(part)
@@ -257,6 +258,3 @@ def test_a_probe_sees_every_step():
     assert metrics["clicks"].shape == (3,) and probed["opinion"].shape == (3, 3)
     np.testing.assert_array_equal(probed["clicks"], metrics["clicks"])
     np.testing.assert_array_equal(probed["opinion"][-1], state.world.users.opinion[0, :3])
-    _, plain, _ = compile(lambda: body(0))()
-    np.testing.assert_array_equal(plain["clicks"], metrics["clicks"])
-    assert_same(jax.tree.structure(plain), jax.tree.structure(metrics))

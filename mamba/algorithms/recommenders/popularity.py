@@ -32,14 +32,14 @@ class Config:
 
 
 def make(config: Config) -> Algorithm:
-    """Builds the algorithm; levers `strength` in log-odds and `concentration`, an exponent."""
-    bounds = {"strength": positive("logits"), "concentration": positive("exponent")}
+    """Builds the algorithm; lever `strength` in log-odds."""
+    bounds = {"strength": positive("logits")}
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
-        del learned
+        del levers, learned
         if config.proposals == 0:
             return Act()
-        mass = view.items.alive * (view.items.popularity + _FRESH) ** levers["concentration"]
+        mass = view.items.alive * (view.items.popularity + _FRESH) ** config.concentration
         ids = pool.draw(mass, uniforms(key, (config.proposals, view.followers.shape[0])))
         return Act(propose=pool.propose(view, ids, mass))
 
@@ -47,5 +47,4 @@ def make(config: Config) -> Algorithm:
         del learned, view, key
         return Rank(score=levers["strength"] * jnp.log1p(candidates.items.popularity))
 
-    levers = levers_from({"strength": config.strength, "concentration": config.concentration}, bounds)
-    return Algorithm("popularity", levers, bounds, act=act, rank=rank)
+    return Algorithm("popularity", levers_from({"strength": config.strength}, bounds), bounds, act=act, rank=rank)
