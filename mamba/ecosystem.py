@@ -10,16 +10,17 @@ step runs over blocks of users where `Sizes.user_block` asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from mamba.sums import total
 from flax import struct
 
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
 from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream
+from mamba.sums import total
 from mamba.types import (
     COUNTS,
     Array,
@@ -151,7 +152,8 @@ def inputs(
     )
 
 
-# ---- start -------------------------------------------------------------------------------------------------------------
+# ---- start
+# -------------------------------------------------------------------------------------------------------------
 
 
 def init(ecosystem: Ecosystem, inputs: Inputs, key: Array) -> State:
@@ -166,7 +168,7 @@ def init(ecosystem: Ecosystem, inputs: Inputs, key: Array) -> State:
         The state at step 0.
     """
     sizes, people, parameters = ecosystem.sizes, inputs.population, inputs.parameters
-    users = dynamics.newcomers(people, parameters).replace(activity=people.habit)
+    users = replace(dynamics.newcomers(people, parameters), activity=people.habit)
     creators = Creators(strategy=people.strategy, baseline=jnp.zeros(sizes.creators))
     history = stream(key, "history")
 
@@ -218,7 +220,8 @@ def _posts(
     return rows, noise, posted
 
 
-# ---- view --------------------------------------------------------------------------------------------------------------
+# ---- view
+# --------------------------------------------------------------------------------------------------------------
 
 
 def observe(ecosystem: Ecosystem, inputs: Inputs, world: World, step: Array, *, links: Array) -> View:
@@ -238,7 +241,8 @@ def observe(ecosystem: Ecosystem, inputs: Inputs, world: World, step: Array, *, 
     )
 
 
-# ---- serving a block of users --------------------------------------------------------------------------------------------
+# ---- serving a block of users
+# --------------------------------------------------------------------------------------------
 
 
 @struct.dataclass
@@ -266,6 +270,16 @@ class _Served:
     active: Array
     clicked_topics: Array
     seen_topics: Array
+
+
+@struct.dataclass
+class _Logged:
+    """Interactions of served users as the platform could log them, [C, U]."""
+
+    candidates: Candidates
+    examined: Array
+    clicked: Array
+    reshared: Array
 
 
 def _serve(
@@ -382,18 +396,23 @@ def _serve(
         clicked_topics=total(clicked[None] * items.topics, axis=1),
         seen_topics=total(examined[None] * items.topics, axis=1),
     )
-    logged = (candidates, examined, clicked, reshared)
+    logged = _Logged(candidates, examined, clicked, reshared)
     log_start = jnp.floor(draws["serve/log"][0, 0] * n).astype(jnp.int32)
     return served, (ids, counts), sums, logged, log_start
 
 
-def _log_rows(logged, start: Array, size: int):
-    """A systematic sample of `size` users of a block: every stride-th one from a random start; candidates stay whole."""
-    candidates, *arrays = logged
-    n = candidates.ids.shape[-1]
+def _each_user(change: Callable[[Array], Array], logged: _Logged) -> _Logged:
+    """Applies `change` to every leaf that has users; which sources are in-network is the same for all."""
+    shared = logged.candidates.in_network
+    changed = jax.tree.map(change, replace(logged, candidates=replace(logged.candidates, in_network=None)))
+    return replace(changed, candidates=replace(changed.candidates, in_network=shared))
+
+
+def _log_rows(logged: _Logged, start: Array, size: int) -> tuple[Array, _Logged]:
+    """A systematic sample of `size` users of a block: every stride-th one from a random start."""
+    n = logged.examined.shape[-1]
     rows = (start + jnp.arange(size) * (n // size)) % n
-    sampled = jax.tree.map(lambda x: x[..., rows], (candidates.replace(in_network=None), *arrays))
-    return rows, (sampled[0].replace(in_network=candidates.in_network), *sampled[1:])
+    return rows, _each_user(lambda leaf: leaf[..., rows], logged)
 
 
 def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context):
@@ -430,18 +449,19 @@ def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context
     def body(counts: Array, xs: tuple[_Block, Array]):
         return one(counts, *xs)
 
-    pieces = jax.tree.map(split, everyone.replace(ties=None)).replace(ties=jax.tree.map(split_rows, everyone.ties))
+    ties = jax.tree.map(split_rows, everyone.ties)
+    pieces = replace(jax.tree.map(split, replace(everyone, ties=None)), ties=ties)
     counts, (served, sums, rows, sample) = jax.lax.scan(body, empty, (pieces, jnp.arange(blocks, dtype=jnp.int32)))
     served = jax.tree.map(lambda x: join(x)[..., : sizes.users], served)
-    candidates, *arrays = sample
-    joined = jax.tree.map(join, (candidates.replace(in_network=None), *arrays))
-    sample = (joined[0].replace(in_network=candidates.in_network[0]), *joined[1:])
+    sample = _each_user(join, sample)
+    sample = replace(sample, candidates=replace(sample.candidates, in_network=sample.candidates.in_network[0]))
     # Padding rows of the last block were inactive; their ids must still be those of real users.
     rows = jnp.minimum(rows.reshape(-1), sizes.users - 1)
     return served, counts, jax.tree.map(lambda x: total(x, axis=0), sums), rows, sample
 
 
-# ---- the joint step ------------------------------------------------------------------------------------------------------
+# ---- the joint step
+# ------------------------------------------------------------------------------------------------------
 
 
 def step(
@@ -489,7 +509,7 @@ def step(
     item_draws = draw_rows({name: keys[name] for name in ("survive", "check")}, sizes.items)
     if world.ties is not None:
         links = rewiring.suggestions(ties, jnp.stack([draws["near"], draws["far"]]), sizes=sizes)
-    view = observe(ecosystem, inputs, world.replace(items=items), index, links=links)
+    view = observe(ecosystem, inputs, replace(world, items=items), index, links=links)
 
     # act, survive
     acts = [
@@ -510,7 +530,7 @@ def step(
     pace = gated_sum([(gates[i], act.pace) for i, act in enumerate(acts)], (sizes.users,))
     everyone = _Block(
         users=world.users,
-        people=people.replace(strategy=None, skill=None, synthetic=None, followees=None, weight=None),
+        people=replace(people, strategy=None, skill=None, synthetic=None, followees=None, weight=None),
         ties=ties,
         interest=view.interest,
         proposed=proposed,
@@ -545,10 +565,10 @@ def step(
     checked = due * (item_draws["check"][0] < parameters.check_share)
     log = Log(
         users=log_users,
-        candidates=logged[0],
-        examined=logged[1],
-        clicked=logged[2],
-        reshared=logged[3],
+        candidates=logged.candidates,
+        examined=logged.examined,
+        clicked=logged.clicked,
+        reshared=logged.reshared,
         counts=counts,
         active=served.active,
         checked=checked,
@@ -594,7 +614,7 @@ def step(
         seen=reach_memory * world.footprint.seen + served.seen_topics,
         reach=reach_memory * world.footprint.reach + total(exposures, axis=0),
     )
-    items = items.replace(table=table, reward=items.reward + clicks * substance_bonus)
+    items = replace(items, table=table, reward=items.reward + clicks * substance_bonus)
     world = World(users, creators, items, outbox, footprint, new_ties)
     if "world" in cuts:
         world = jax.lax.stop_gradient(world)
@@ -636,8 +656,8 @@ def _slot_draws(mode: Mode) -> tuple[str, ...]:
 
 
 def _serve_rows(sizes: Sizes, widths: Sequence[tuple[str, int]], mode: Mode) -> dict[str, int]:
-    """Rows that are drawn for every block of users; each source of candidates has its own, so that adding one leaves the
-    others' noise as it was."""
+    """Rows that are drawn for every block of users; each source of candidates has its own, so that adding one leaves
+    the others' noise as it was."""
     rows = {"serve/start": 1, "serve/active": 1, "serve/depth": 1, "serve/log": 1, "serve/entry": sizes.in_network}
     return rows | {f"serve/{source}/{purpose}": width for source, width in widths for purpose in _slot_draws(mode)}
 

@@ -1,8 +1,8 @@
 """Members: many configurations x seeds of one ecosystem, evaluated together.
 
 A member differs from its siblings in levers, gates, learning switches and key, which are all traced, so one compilation
-serves a factorial design, an evolution strategy and an evaluation alike. Members are spread over the devices; on a device
-they run one after the other (`layout="loop"`) or side by side (`layout="vmap"`). A plain vmap turns every gather into a
+serves a factorial design, an evolution strategy and an evaluation alike. Members are spread over the devices; on a
+device they run one after the other (`layout="loop"`) or side by side (`layout="vmap"`). A plain vmap turns every gather into a
 batched one: on a CPU, one after the other is faster (the study in `experiments/` says by how much).
 """
 
@@ -86,8 +86,8 @@ def evaluator(
 
     Returns:
         `(inputs, members, counts) -> [B, J]`. `inputs` supplies population and world parameters; B is a multiple of the
-        number of devices; `counts` [devices] int32 says how many members of each device's block are wanted (the rest are
-        zero in the loop layout).
+        number of devices; `counts` [devices] int32 says how many members of each device's block are wanted (the rest
+        are zero in the loop layout).
     """
 
     def one(inputs: eco.Inputs, member: Members) -> Array:

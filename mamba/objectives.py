@@ -1,7 +1,7 @@
 """Ecosystem objectives: quantities of a whole rollout, each with formula, unit, direction and source.
 
-Metrics of a rollout are sums and averages per step, [T]; an objective is a ratio of sums, a time average, or the value at
-the end. Every objective of exposure is reported per user and step *and* per impression: more activity must not hide as
+Metrics of a rollout are sums and averages per step, [T]; an objective is a ratio of sums, a time average, or the value
+at the end. Every objective of exposure is reported per user and step *and* per impression: more activity must not hide as
 more harm, nor less activity as less.
 
 U users, T steps; a examined, m reshared; z toxicity, v veracity; sums run over users, candidates and steps.

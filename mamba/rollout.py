@@ -13,8 +13,8 @@ from mamba.types import MODES, Array, Metrics, Mode
 
 Probe = Callable[[eco.State, Metrics], Any]
 
-# So many states (0.5 kB a user) weigh no more than what one step holds in its backward pass (30 kB a user): segments would
-# save nothing, and would cost a third forward pass, at run time and in compilation.
+# So many states (0.5 kB a user) weigh no more than what one step holds in its backward pass (30 kB a user): segments
+# would save nothing, and would cost a third forward pass, at run time and in compilation.
 _SHORT = 64
 
 

@@ -1,8 +1,8 @@
 """Sums over short axes.
 
 Candidates and topics are short axes (4 to 64 long) in front of a long axis of users. Adding their slices keeps the sum
-inside the surrounding fused loop; a reduction is handed to a separate library on CPU and was measured to be about 1.3 times
-slower for the whole step. Long axes keep the ordinary reduction.
+inside the surrounding fused loop; a reduction is handed to a separate library on CPU and was measured to be about 1.3
+times slower for the whole step. Long axes keep the ordinary reduction.
 """
 
 from __future__ import annotations

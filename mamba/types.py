@@ -7,9 +7,9 @@ Layout: people and items are the *last* axis (`score [C, U]`, `opinion [D, U]`),
 compilers vectorise: on a CPU the opinion update runs about 20 times faster than with candidates last. Tables whose rows
 are gathered by index are the exception: the item table [M, F], ties [U, K] and outboxes [U, O].
 
-Two kinds of fact are kept apart by type. What a *platform* may observe is in `View`, `Candidates` and `Log`; latent truth
-(veracity, toxicity, substance, stance, opinion, wellbeing, trust) lives in `World` alone and never crosses. What *changes*
-is in `World`, which the scan carries; what does not is in `Population`, which is passed beside it.
+Two kinds of fact are kept apart by type. What a *platform* may observe is in `View`, `Candidates` and `Log`; latent
+truth (veracity, toxicity, substance, stance, opinion, wellbeing, trust) lives in `World` alone and never crosses. What
+*changes* is in `World`, which the scan carries; what does not is in `Population`, which is passed beside it.
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ class Footprint:
 class World:
     """State of the network dynamics: everything that the scan carries except learned states.
 
-    `ties` is None when the configuration rewires nothing: the fixed table of `Population` is used and stays out of the carry.
+    `ties` is None when the configuration rewires nothing: the fixed table of `Population` is used and stays out of the
+    carry.
     """
 
     users: Users

@@ -1,13 +1,15 @@
-"""Measures speed and memory on this machine and prints a table.
+"""How fast mamba runs on this machine, beside targets, published peers and the machine's own limit.
 
-    python scripts/bench.py [--users 1000 10000 100000] [--steps 50] [--quick] [--json PATH]
+    python scripts/bench.py                        everything, about twenty minutes on two CPU cores
+    python scripts/bench.py --quick                1,000 users, no memory table: about three minutes
+    python scripts/bench.py --users 10000 --json bench.json
+    taskset -c 1 python scripts/bench.py           one core: steadier where others use the machine too
 
-Rows: (a) one recommender, sampled; (b) every registered kind jointly, sampled; (c) the same, expected mode; (d) its
-meta-gradient as a multiple of its forward pass; compile seconds of each; memory of the backward pass against the number
-of steps; copy bandwidth and the share of the roofline (3 kB must move per user-step at C = 16). C = 16 throughout.
+On a CPU the unit of time is a CPU-second of this process, all its threads together, and every figure is the least of a
+few repeats; on an accelerator it is a second on the wall, because that is what one pays for there. Figures of different
+runs on a shared machine differ by tens of percent: compare ratios within one run.
 
-On a CPU the unit is user-steps per CPU-second (process time over all threads, best of several repeats: shared machines are
-noisy); on an accelerator it is wall seconds. Pin the process to one core for the steadiest figures.
+The state is prepared beforehand, so that the figures are those of steps alone.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,101 +32,82 @@ from mamba import ecosystem as eco
 from mamba import objectives
 from mamba.algorithms import registry
 from mamba.rollout import rollout
-from mamba.runs.progress import print_table, say
 from mamba.scenarios.populations import generated
-from mamba.types import Mode, Sizes
+from mamba.types import Array, Mode, Sizes
 
-BYTES_PER_USER_STEP = 3_000  # candidate rows, state in and out, random bits; see the docstring
-BLOCK = 1024  # users served at once where the whole population would fall out of the cache
-BLOCK_FROM = 4_096
-REFERENCE = {"a": "at least 500", "b": "at least 150", "d": "at most 6"}
+CANDIDATES = 16  # C, in all cases
+FLOOR_BYTES = 3000  # what must move for one user-step: 16 candidate rows, the user's state in and out, random bits
+CPU_BLOCK = 1024  # users served at once beyond BLOCK_FROM users: the arrays of a block stay in a core's own cache
+BLOCK_FROM = 4096
+GRADIENT_STEPS = 16
+MEMORY_STEPS = (16, 64, 256)
 
-
-def clock() -> float:
-    """Seconds that count: of the processor on a CPU, of the wall on an accelerator."""
-    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
-
-
-def best(call: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of several calls."""
-    times = []
-    for _ in range(repeats):
-        begin = clock()
-        jax.block_until_ready(call())
-        times.append(clock() - begin)
-    return min(times)
+CASES: dict[str, tuple[str, Mode]] = {
+    "one recommender, sampled": ("one", "sampled"),
+    "all kinds, sampled": ("all", "sampled"),
+    "all kinds, expected": ("all", "expected"),
+}
+TARGETS = {"one recommender, sampled": 500e3, "all kinds, sampled": 150e3}
+GRADIENT_TARGET = 6.0  # times the expected forward pass
+PEERS = {"RecSim NG": "44-110k", "T-RECS": "0.6-0.9k"}  # user-steps per CPU-second of a recommender loop on such a CPU
 
 
-def platform_of(which: str, users: int) -> tuple[eco.Ecosystem, eco.Inputs]:
-    """One recommender or every kind, 16 candidates, on a generated network with one creator in twenty."""
-    block = BLOCK if users > BLOCK_FROM and jax.default_backend() == "cpu" else 0
-    if which == "one":
-        algorithms, own = {"home": registry.make("engagement", proposals=4)}, 12
-    else:
-        algorithms, own = {kind: registry.make(kind) for kind in registry.KINDS}, 9
-    sizes = Sizes(users=users, creators=max(users // 20, 1), in_network=own, user_block=block)
-    ecosystem = eco.make(algorithms, sizes=sizes)
-    return ecosystem, eco.inputs(ecosystem, jax.device_put(generated(sizes)))
+@dataclass(frozen=True)
+class Speed:
+    """One forward case.
+
+    Attributes:
+        case: key of `CASES`.
+        users: U.
+        block: users served at once; 0 is all.
+        steps: steps of one call.
+        compile_s: seconds to trace and compile.
+        user_steps_per_s: users times steps over the seconds of the fastest call.
+        target: aim for `user_steps_per_s`, None without one.
+        roofline: share of the copy bandwidth that the least traffic of these steps needs.
+    """
+
+    case: str
+    users: int
+    block: int
+    steps: int
+    compile_s: float
+    user_steps_per_s: float
+    target: float | None
+    roofline: float
 
 
-def measure(which: str, users: int, steps: int, mode: Mode, *, gradient: bool, repeats: int) -> dict[str, float]:
-    """Forward speed and compile time, and those of the gradient where asked."""
-    ecosystem, inputs = platform_of(which, users)
-    state = jax.jit(lambda key: eco.init(ecosystem, inputs, key))(jax.random.key(0))
+@dataclass(frozen=True)
+class Slope:
+    """The meta-gradient of all kinds.
 
-    def values(levers: Any, key: jax.Array) -> jax.Array:
-        changed = replace(inputs, levers=levers)
-        _, metrics, _ = rollout(ecosystem, changed, key=key, steps=steps, mode=mode, state=state)
-        return objectives.evaluate(metrics, users)
+    Attributes:
+        users: U.
+        block: users served at once; 0 is all.
+        steps: T.
+        compile_s: seconds to trace and compile.
+        multiple: its seconds over those of the expected forward pass over the same steps.
+        target: aim for `multiple`.
+    """
 
-    def compiled(function: Callable[..., Any]) -> tuple[Any, float]:
-        begin = time.process_time()
-        made = jax.jit(function).lower(inputs.levers, jax.random.key(1)).compile()
-        return made, time.process_time() - begin
-
-    forward, seconds = compiled(values)
-    took = best(lambda: forward(inputs.levers, jax.random.key(1)), repeats)
-    result = {"thousand_user_steps_per_second": users * steps / took / 1e3, "compile_seconds": seconds}
-    if gradient:
-        backward, seconds = compiled(lambda levers, key: jax.grad(lambda x: jnp.sum(values(x, key)))(levers))
-        both = best(lambda: backward(inputs.levers, jax.random.key(1)), max(repeats // 2, 2))
-        result |= {"gradient_multiple": both / took, "gradient_compile_seconds": seconds}
-    return result
+    users: int
+    block: int
+    steps: int
+    compile_s: float
+    multiple: float
+    target: float
 
 
-def backward_memory(users: int, steps: int, segment: int | None) -> float:
-    """Temporary MB of the compiled gradient of one recommender."""
-    ecosystem, inputs = platform_of("one", users)
-
-    def scalar(levers: Any, key: jax.Array) -> jax.Array:
-        changed = replace(inputs, levers=levers)
-        _, metrics, _ = rollout(ecosystem, changed, key=key, steps=steps, mode="expected", segment=segment)
-        return jnp.sum(objectives.evaluate(metrics, users))
-
-    analysis = jax.jit(jax.grad(scalar)).lower(inputs.levers, jax.random.key(1)).compile().memory_analysis()
-    return analysis.temp_size_in_bytes / 1e6
-
-
-def bandwidth() -> float:
-    """Copy bandwidth in GB/s, read and write, best of ten."""
-    source = np.ones(16_000_000, np.float32)
-    target = np.empty_like(source)
-    times = []
-    for _ in range(10):
-        begin = time.perf_counter()
-        np.copyto(target, source)
-        times.append(time.perf_counter() - begin)
-    return 2 * source.nbytes / min(times) / 1e9
-
-
-def machine() -> dict[str, Any]:
-    """What was measured on; no names of machines."""
+def machine() -> dict[str, str | int]:
+    """Facts about the machine and the versions."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        named = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = named[0] if named else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "processor": model,
         "cores": cores,
@@ -132,59 +115,288 @@ def machine() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "jax": jax.__version__,
         "python": platform.python_version(),
+        "platform": platform.platform(),
+        "seconds": "on the wall" if on_accelerator() else "of CPU time",
     }
 
 
-def main() -> None:
-    """Runs the benchmark and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory-users", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="200 users, few steps: to see that it works")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.users, asked.steps, asked.repeats, asked.memory_users = [200], 10, 2, 50
+def on_accelerator() -> bool:
+    """Whether computations run elsewhere than on the CPU."""
+    return jax.default_backend() != "cpu"
 
-    facts = machine()
-    say(", ".join(f"{name} {value}" for name, value in facts.items()))
-    speed = bandwidth()
-    say(f"copy bandwidth {speed:.1f} GB/s")
-    floor = speed * 1e9 / BYTES_PER_USER_STEP / 1e3  # thousand user-steps per second
-    rows, figures = [], []
-    cases = (
-        ("a", "one recommender, sampled", "one", "sampled", False),
-        ("b", "every kind, sampled", "all", "sampled", False),
-        ("c", "every kind, expected", "all", "expected", True),
+
+def clock() -> float:
+    """Seconds of CPU time of this process, or on the wall for an accelerator."""
+    return time.perf_counter() if on_accelerator() else time.process_time()
+
+
+def fastest(call: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest of some calls, each until its results are there; the first call is not counted."""
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(repeats):
+        start = clock()
+        jax.block_until_ready(call())
+        seconds.append(clock() - start)
+    return min(seconds)
+
+
+def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
+    """Bytes read and written per second by a plain copy of a large array."""
+    size = megabytes * 2**20 // 4
+    if on_accelerator():
+        values = jnp.zeros(size, jnp.float32)
+        copy = jax.jit(lambda x: x + 1.0)
+        return 2 * values.nbytes / fastest(lambda: copy(values), repeats)
+    source, sink = np.ones(size, np.float32), np.ones(size, np.float32)  # written to, hence really there
+    return 2 * source.nbytes / fastest(lambda: np.copyto(sink, source), repeats)
+
+
+def default_block(users: int) -> int:
+    """Users served at once: all on an accelerator and up to `BLOCK_FROM`, blocks beyond."""
+    return 0 if on_accelerator() or users <= BLOCK_FROM else CPU_BLOCK
+
+
+def ecosystem(which: str, users: int, block: int, **sizes: int) -> eco.Ecosystem:
+    """One engagement recommender (`one`) or every registered kind (`all`), with 16 candidates in all."""
+    if which == "one":
+        algorithms, proposed = {"home": registry.make("engagement", proposals=4)}, 4
+    else:
+        algorithms = {kind: registry.make(kind) for kind in registry.KINDS}
+        proposed = sum(getattr(entry.config(), "proposals", 0) for entry in registry.KINDS.values())
+    return eco.make(
+        algorithms,
+        sizes=Sizes(
+            users=users,
+            creators=max(users // 20, 1),
+            in_network=CANDIDATES - proposed,
+            user_block=block,
+            **sizes,
+        ),
     )
-    for users in asked.users:
-        steps = asked.steps if users <= 20_000 else max(asked.steps // 5, 2)
-        for letter, label, which, mode, gradient in cases:
-            got = measure(which, users, steps, mode, gradient=gradient, repeats=asked.repeats)
-            figures.append({"row": letter, "users": users, "steps": steps, **got})
-            rate = got["thousand_user_steps_per_second"]
-            share = f"{100 * rate / floor:.1f} %"
-            rows.append([f"({letter}) {label}", f"{users:,}", f"{rate:.0f} k/s", f"{got['compile_seconds']:.0f} s", share,
-                         REFERENCE.get(letter, "")])  # fmt: skip
-            if gradient:
-                rows.append(["(d) its gradient / forward", f"{users:,}", f"{got['gradient_multiple']:.1f} x",
-                             f"{got['gradient_compile_seconds']:.0f} s", "", REFERENCE["d"]])  # fmt: skip
-            say(f"{label}, {users:,} users: {rate:.0f} thousand user-steps/s")
-    unit = "CPU-second" if jax.default_backend() == "cpu" else "second"
-    print_table(f"user-steps per {unit}", ["what", "users", "measured", "compile", "roofline", "target (k/s, x)"], rows)
-    print("For comparison, one recommender on such a CPU: RecSim NG 44-110 k/s, T-RECS 0.6-0.9 k/s.")
 
-    memory = []
-    for steps in (16, 64, 144, 256) if not asked.quick else (4, 16):
-        each, whole = (backward_memory(asked.memory_users, steps, segment) for segment in (1, None))
-        memory.append({"steps": steps, "per_step_mb": each, "default_mb": whole})
-    table = [[f"{m['steps']}", f"{m['per_step_mb']:.1f}", f"{m['default_mb']:.1f}"] for m in memory]
-    title = f"temporary memory of the backward pass, MB, {asked.memory_users} users"
-    print_table(title, ["steps T", "state of every step kept", "default (segments of about sqrt(T) beyond 64)"], table)
-    if asked.json is not None:
-        asked.json.write_text(json.dumps({"machine": facts, "speed": figures, "memory": memory}, indent=2) + "\n")
+
+def prepared(built: eco.Ecosystem, steps: int = 8) -> tuple[eco.Inputs, eco.State]:
+    """Inputs on the device, and a state some steps after the start."""
+    given = jax.device_put(eco.inputs(built, generated(built.sizes)))
+
+    @jax.jit
+    def begin(given: eco.Inputs) -> eco.State:
+        return rollout(built, given, key=jax.random.key(0), steps=steps)[0]
+
+    return given, jax.block_until_ready(begin(given))
+
+
+def forward(built: eco.Ecosystem, steps: int, mode: Mode) -> Callable[[eco.Levers, eco.Inputs, eco.State], Array]:
+    """All objectives [J] of a rollout from a state."""
+
+    def run(levers: eco.Levers, given: eco.Inputs, state: eco.State) -> Array:
+        _, metrics, _ = rollout(
+            built,
+            given.replace(levers=levers),
+            key=jax.random.key(1),
+            steps=steps,
+            mode=mode,
+            state=state,
+            first_step=8,
+        )
+        return objectives.evaluate(metrics, built.sizes.users)
+
+    return run
+
+
+def gradient(
+    built: eco.Ecosystem, steps: int, segment: int | None = None
+) -> Callable[[eco.Levers, eco.Inputs, eco.State], eco.Levers]:
+    """Gradient with respect to every lever of a weighted sum of the objectives, through the expected mode."""
+
+    def loss(levers: eco.Levers, given: eco.Inputs, state: eco.State) -> Array:
+        _, metrics, _ = rollout(
+            built,
+            given.replace(levers=levers),
+            key=jax.random.key(1),
+            steps=steps,
+            mode="expected",
+            state=state,
+            first_step=8,
+            segment=segment,
+        )
+        return jnp.sum(objectives.benefit_sign() * objectives.evaluate(metrics, built.sizes.users))
+
+    return jax.grad(loss)
+
+
+def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[jax.stages.Compiled, float]:
+    """The compiled function and the seconds that took; `options` go to the compiler."""
+    start = clock()
+    made = jax.jit(function).lower(*arguments).compile(options or None)
+    return made, clock() - start
+
+
+def speed(case: str, users: int, block: int, *, steps: int, repeats: int, bandwidth: float) -> Speed:
+    """Measures one case of `CASES`."""
+    which, mode = CASES[case]
+    built = ecosystem(which, users, block)
+    given, state = prepared(built)
+    run, compile_s = compiled(forward(built, steps, mode), given.levers, given, state)
+    rate = users * steps / fastest(lambda: run(given.levers, given, state), repeats)
+    return Speed(case, users, block, steps, compile_s, rate, TARGETS.get(case), rate * FLOOR_BYTES / bandwidth)
+
+
+def slope(users: int, block: int, *, repeats: int, steps: int = GRADIENT_STEPS) -> Slope:
+    """Measures the meta-gradient of all kinds against the forward pass over the same steps."""
+    built = ecosystem("all", users, block)
+    given, state = prepared(built)
+    plain, _ = compiled(forward(built, steps, "expected"), given.levers, given, state)
+    run, compile_s = compiled(gradient(built, steps), given.levers, given, state)
+    below = fastest(lambda: plain(given.levers, given, state), repeats)
+    above = fastest(lambda: run(given.levers, given, state), repeats)
+    return Slope(users, block, steps, compile_s, above / below, GRADIENT_TARGET)
+
+
+def memory(steps: Sequence[int] = MEMORY_STEPS, users: int = 256) -> list[dict[str, float | int | str]]:
+    """Temporary memory of the gradient's backward pass for several T and ways of keeping states."""
+    built = ecosystem("one", users, 0, log_batch=64)
+    given, state = prepared(built)
+    ways: dict[str, int | None] = {"default": None, "a state a step": 1, "everything": 0}
+    rows = []
+    for name, segment in ways.items():
+        for length in steps:
+            made, _ = compiled(
+                gradient(built, length, segment),
+                given.levers,
+                given,
+                state,
+                xla_backend_optimization_level=0,  # only memory is looked at, and that is planned before
+            )
+            size = made.memory_analysis().temp_size_in_bytes
+            rows.append({"kept": name, "steps": length, "users": users, "bytes": size, "bytes_per_user": size / users})
+    return rows
+
+
+# ---- printing
+# ------------------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text table; the first column to the left, the rest to the right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [head, ["-" * width for width in widths], *rows]
+    ]
+    return "\n".join(lines)
+
+
+def _block(size: int) -> str:
+    return "all" if size == 0 else f"{size:,}"
+
+
+def speed_table(speeds: Sequence[Speed]) -> str:
+    """Forward cases as text."""
+    rows = [
+        [
+            each.case,
+            f"{each.users:,}",
+            _block(each.block),
+            f"{each.user_steps_per_s / 1e3:,.0f}k",
+            "" if each.target is None else f">= {each.target / 1e3:.0f}k",
+            f"{1e6 / each.user_steps_per_s:.2f}",
+            f"{each.roofline:.1%}",
+            f"{each.compile_s:.1f}",
+        ]
+        for each in speeds
+    ]
+    return table(
+        ["case", "users", "block", "user-steps/s", "target", "us each", "of roofline", "compile s"],
+        rows,
+    )
+
+
+def slope_table(slopes: Sequence[Slope]) -> str:
+    """Gradients as text."""
+    rows = [
+        [
+            "meta-gradient, all kinds",
+            f"{each.users:,}",
+            _block(each.block),
+            str(each.steps),
+            f"{each.multiple:.1f}x",
+            f"<= {each.target:g}x",
+            f"{each.compile_s:.1f}",
+        ]
+        for each in slopes
+    ]
+    return table(["case", "users", "block", "steps", "of forward", "target", "compile s"], rows)
+
+
+def memory_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Memory of the backward pass as text."""
+    steps = sorted({row["steps"] for row in rows})
+    kept = list(dict.fromkeys(row["kept"] for row in rows))
+    size = {(row["kept"], row["steps"]): row["bytes_per_user"] for row in rows}
+    body = [[name, *(f"{size[name, length] / 1e3:,.0f} kB" for length in steps)] for name in kept]
+    return table(["kept, per user", *(f"T = {length}" for length in steps)], body)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Runs the benchmark, prints it and returns what `--json` writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, nargs="+", default=None, help="numbers of users (1000 10000 100000)")
+    parser.add_argument("--block", type=int, nargs="+", default=None, help="users served at once; 0 is all")
+    parser.add_argument("--cases", nargs="+", choices=["a", "b", "c", "d", "memory"], default=None, help="a part only")
+    parser.add_argument("--steps", type=int, default=50, help="steps of one call")
+    parser.add_argument("--repeats", type=int, default=5, help="calls, of which the fastest counts")
+    parser.add_argument("--quick", action="store_true", help="1,000 users and no memory table")
+    parser.add_argument("--json", type=Path, default=None, help="file for the figures")
+    options = parser.parse_args(arguments)
+    # Times of compilation are those of a first run.
+    jax.config.update("jax_enable_compilation_cache", False)
+
+    users = options.users or ([1000] if options.quick else [1000, 10_000, 100_000])
+    parts = options.cases or (["a", "b", "c", "d"] if options.quick else ["a", "b", "c", "d", "memory"])
+    facts = machine()
+    for name, value in facts.items():
+        print(f"{name:10s} {value}")
+    bandwidth = copy_bandwidth()
+    print(f"{'copy':10s} {bandwidth / 1e9:.1f} GB/s read and written; {FLOOR_BYTES / 1e3:g} kB a user-step at least")
+    print(f"{'peers':10s} {'; '.join(f'{name} {rate} user-steps per CPU-second' for name, rate in PEERS.items())}\n")
+
+    speeds, slopes = [], []
+    for count in users:
+        repeats = options.repeats if count <= 10_000 else max(options.repeats // 2, 1)
+        for block in options.block or [default_block(count)]:
+            for part, case in zip("abc", CASES, strict=True):
+                if part in parts:
+                    speeds.append(speed(case, count, block, steps=options.steps, repeats=repeats, bandwidth=bandwidth))
+                    print(speed_table(speeds[-1:]).splitlines()[-1], flush=True)
+            if "d" in parts:
+                slopes.append(slope(count, block, repeats=max(repeats // 2, 1)))
+                print(slope_table(slopes[-1:]).splitlines()[-1], flush=True)
+    print()
+    if speeds:
+        print(speed_table(speeds), "\n")
+    if slopes:
+        print(slope_table(slopes), "\n")
+    kept = memory() if "memory" in parts else []
+    if kept:
+        print(memory_table(kept), "\n")
+    result = {
+        "machine": facts,
+        "copy_bytes_per_s": bandwidth,
+        "floor_bytes": FLOOR_BYTES,
+        "peers": PEERS,
+        "speeds": [asdict(each) for each in speeds],
+        "gradients": [asdict(each) for each in slopes],
+        "memory": kept,
+    }
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"wrote {options.json}")
+    return result
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SIZES, first, inputs, key, run
+from helpers import SIZES, first, gates, inputs, key, run
 
 from mamba import ecosystem as eco
 from mamba import objectives
@@ -24,8 +24,9 @@ KNOWN = {
 }
 # Seen in 60 users with some twenty live items only.
 KNOWN_SMALL = KNOWN | {"wellbeing": "its level is near 0 after few steps, so that 3 % of it is less than 0.001 SD"}
-# With `two_tower`, whose retrieval is an argmax over logged interests: averaged interests are less diverse than drawn ones,
-# and of twenty items users then retrieve other ones. Without it the bias is gone; with 200 creators it is not seen.
+# With `two_tower`, whose retrieval is an argmax over logged interests: averaged interests are less diverse than drawn
+# ones, and of twenty items users then retrieve other ones. Without it the bias is gone, and 200 creators do not show
+# it.
 KNOWN_RETRIEVAL = KNOWN_SMALL | {
     f"misinformation_{what}_per_{unit}": "two_tower, see above"
     for what in ("exposure", "reshares")

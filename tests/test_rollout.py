@@ -24,6 +24,7 @@ from helpers import (
 from mamba import ecosystem as eco
 from mamba import objectives
 from mamba.rollout import rollout, segment_length
+from mamba.types import item_column
 
 # ---- segments and continuation ---------------------------------------------------------------------------------------
 
@@ -99,9 +100,18 @@ OUTPUTS = ("exposures", "clicks", "toxic_exposures", "loss/engagement")
 
 @functools.cache
 def warm():
-    given = eco.inputs(SOLO, population())
-    body = compile(lambda: rollout(SOLO, given, key=key(), steps=5, mode="expected", segment=0)[0])
-    return body()
+    """A state in which something is popular, something is known of everybody, and the learner has learned."""
+    given, rng = eco.inputs(SOLO, population()), np.random.default_rng(0)
+    state = compile(lambda: eco.init(SOLO, given, key()))()
+
+    def noise(like):
+        return jnp.asarray(rng.random(like.shape), like.dtype)
+
+    items, mark, learned = state.world.items, state.world.footprint, state.learned[0]
+    popularity = item_column("popularity", SIZES.topics)
+    items = items.replace(table=items.table.at[:, popularity].set(3 * noise(items.reward)))
+    world = state.world.replace(items=items, footprint=mark.replace(interest=noise(mark.interest)))
+    return state.replace(world=world, learned=(learned._replace(weights=learned.weights + noise(learned.weights)),))
 
 
 def loaded(x):

@@ -1,7 +1,7 @@
 """The one abstraction: an algorithm is a few pure functions that act on the world through six ports.
 
-Each port has a neutral element and a commutative rule of combination, so that "off" is exact, order does not matter, and
-on/off, Shapley and ablation need no special code:
+Each port has a neutral element and a commutative rule of combination, so that "off" is exact, order does not matter,
+and on/off, Shapley and ablation need no special code:
 
 | port      | shape                       | combined by                     | neutral     |
 |-----------|-----------------------------|---------------------------------|-------------|

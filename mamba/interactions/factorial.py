@@ -1,7 +1,7 @@
 """The full 2^A factorial over gates, and what follows from its value table.
 
-Every algorithm's gate is 0 or 1. Row `g` of the table holds the objectives of the platform whose open gates are the bits of
-`g` (bit i is algorithm i). All quantities below are linear in the table, so paired seeds give their standard errors for
+Every algorithm's gate is 0 or 1. Row `g` of the table holds the objectives of the platform whose open gates are the
+bits of `g` (bit i is algorithm i). All quantities below are linear in the table, so paired seeds give their standard errors for
 free:
 
     main_i         = mean over all other gates of J(S + i) - J(S)

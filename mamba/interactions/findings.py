@@ -1,7 +1,7 @@
 """Findings: what an analysis says, in sentences with intervals.
 
-A sentence is written only for what survived its test; where nothing did, it says so. Sizes are given relative to the level
-of the platform with every algorithm on, because a raw number of toxic impressions means little to a reader.
+A sentence is written only for what survived its test; where nothing did, it says so. Sizes are given relative to the
+level of the platform with every algorithm on, because a raw number of toxic impressions means little to a reader.
 """
 
 from __future__ import annotations

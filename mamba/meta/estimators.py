@@ -2,8 +2,8 @@
 
 `pathwise` differentiates the mean field through the whole rollout, learners included. `audit` never differentiates: it
 perturbs levers in a fold-over Hadamard design and runs the *sampled* model at theta + sigma h and theta - sigma h with
-common random numbers. Rows of a Hadamard matrix are orthogonal, so one design gives the derivative with respect to every
-lever without directional noise:
+common random numbers. Rows of a Hadamard matrix are orthogonal, so one design gives the derivative with respect to
+every lever without directional noise:
 
     dJ/dtheta_p = mean_r h_rp (J(theta + sigma h_r) - J(theta - sigma h_r)) / (2 sigma).
 
@@ -29,8 +29,8 @@ from scipy.linalg import hadamard
 
 from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba.rollout import rollout
 from mamba import objectives
+from mamba.rollout import rollout
 from mamba.types import Array, Levers
 
 
@@ -79,8 +79,8 @@ def pathwise(
         segment: steps per rematerialised segment; None for about sqrt(T).
 
     Returns:
-        `(inputs, weights [J], keys [S]) -> (objectives [J], Slope)`: objectives and gradient averaged over the keys; the
-        error is the standard error over keys (infinite for one key). The caller jits it.
+        `(inputs, weights [J], keys [S]) -> (objectives [J], Slope)`: objectives and gradient averaged over the keys;
+        the error is the standard error over keys (infinite for one key). The caller jits it.
     """
 
     def one(inputs: eco.Inputs, weights: Array, key: Array) -> tuple[Array, Array]:
@@ -117,8 +117,8 @@ def design(n_levers: int, pairs: int) -> np.ndarray:
         pairs: wanted number of antithetic pairs.
 
     Returns:
-        [R, P] of +1 and -1 with orthogonal columns; R is the power of two that is at least `pairs` and at least P + 1, so
-        that a residual is left to estimate the error from. The constant column is left out.
+        [R, P] of +1 and -1 with orthogonal columns; R is the power of two that is at least `pairs` and at least P + 1,
+        so that a residual is left to estimate the error from. The constant column is left out.
     """
     rows = 2 ** int(np.ceil(np.log2(max(pairs, n_levers + 1, 2))))
     return hadamard(rows)[:, 1 : n_levers + 1].astype(np.float32)

@@ -1,7 +1,7 @@
 """The main job: from a configuration to a trained, analysed and reported ecosystem.
 
-Stages: interactions (the factorial over gates on the default levers), training (meta-steps), evaluation (default against
-trained levers on fresh seeds, sampled model), report. Each stage leaves its result in the run folder before the next
+Stages: interactions (the factorial over gates on the default levers), training (meta-steps), evaluation (default
+against trained levers on fresh seeds, sampled model), report. Each stage leaves its result in the run folder before the next
 begins; the same command on the same folder goes on where it was and ends with the same bytes.
 """
 
@@ -160,7 +160,8 @@ def _stages(
         metrics.close()
 
 
-# ---- interactions --------------------------------------------------------------------------------------------------------
+# ---- interactions
+# --------------------------------------------------------------------------------------------------------
 
 
 def _interactions(job: Job, path: Path, metrics, tracker, stop: Callable[[], bool]) -> factorial.Analysis | None:
@@ -224,7 +225,8 @@ class _Stopped(Exception):
     """A signal asked the factorial to stop between two chunks."""
 
 
-# ---- training ------------------------------------------------------------------------------------------------------------
+# ---- training
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callable[[], bool], run_id: str):
@@ -283,7 +285,8 @@ def meaningful_levers(job: Job, levers: Levers) -> dict[str, float]:
     return result
 
 
-# ---- evaluation ----------------------------------------------------------------------------------------------------------
+# ---- evaluation
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _evaluate(job: Job, trainer, state, metrics, tracker) -> dict[str, np.ndarray]:

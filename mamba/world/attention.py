@@ -65,8 +65,8 @@ def expected_attention(score: Array, existence: Array, continuation: Array, *, n
     low = jnp.maximum(low, high - 60.0)
     left = low - _LEFT
     distance = (high + _RIGHT - left) / (nodes - 1)
-    # exp(score - y) = rise * fall with rise <= 1: one exponential a candidate here and one a node below. Only a candidate
-    # that does not exist can stand above `high`; it must not overflow.
+    # exp(score - y) = rise * fall with rise <= 1: one exponential a candidate here and one a node below. Only a
+    # candidate that does not exist can stand above `high`; it must not overflow.
     rise = jnp.exp(jnp.minimum(score - high[None], 20.0))
     stop = existence * (1.0 - continuation)[None]
 
@@ -86,8 +86,8 @@ def expected_attention(score: Array, existence: Array, continuation: Array, *, n
 
 def _ranks(arrival: Array) -> Array:
     """How many candidates arrived earlier, [C, U]."""
-    # One candidate at a time, because comparing all pairs stores [C, C, U]; in a loop of two rounds, because its result is
-    # stored, while straight code would be repeated in every loop that reads the ranks.
+    # One candidate at a time, because comparing all pairs stores [C, C, U]; in a loop of two rounds, because its
+    # result is stored, while straight code would be repeated in every loop that reads the ranks.
     rivals = jnp.pad(arrival, ((0, arrival.shape[0] % 2), (0, 0)), constant_values=jnp.inf)
 
     def half(above: Array, rivals: Array) -> tuple[Array, None]:

@@ -1,9 +1,9 @@
 """Candidates: what could be put in front of a user in this step.
 
-In-network candidates come from the user's own ties: a tie is drawn uniformly, then one of that account's recent posts or
-one entry of its outbox of reshares. Ties are drawn systematically (a random start, then the next ones around the table),
-which keeps each draw uniform and never shows the same tie twice while others wait. Out-of-network candidates are proposed
-by algorithms. Every candidate has an existence weight, tie strength times entry weight times the item's own existence,
+In-network candidates come from the user's own ties: a tie is drawn uniformly, then one of that account's recent posts
+or one entry of its outbox of reshares. Ties are drawn systematically (a random start, then the next ones around the table),
+which keeps each draw uniform and never shows the same tie twice while others wait. Out-of-network candidates are
+proposed by algorithms. Every candidate has an existence weight, tie strength times entry weight times the item's own existence,
 in which attention is linear. One packed gather then fetches the rows of all candidates.
 """
 

@@ -1,7 +1,8 @@
 """Contagion: one reshare a user and step goes to the outbox, from where followers can draw it as a candidate.
 
 Which item is drawn by mass; the weight that travels with it, the probability that anything was reshared at all, carries
-the likelihood ratio of that draw (`relax.pick`). The outbox is a ring over steps: an entry lives `O` steps, in every mode.
+the likelihood ratio of that draw (`relax.pick`). The outbox is a ring over steps: an entry lives `O` steps, in every
+mode.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from mamba.sums import total
 from flax import struct
 
+from mamba.sums import total
 from mamba.types import Array, Mode, Population, Users
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import bern, soft_step
@@ -57,7 +57,8 @@ def effective_susceptibility(users: Users, people: Population) -> Array:
     return people.susceptibility * (1.0 - users.resilience)
 
 
-# ---- opinion -----------------------------------------------------------------------------------------------------------
+# ---- opinion
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _open_kernel(distance: Array, parameters: WorldParameters) -> Array:
@@ -121,7 +122,8 @@ OPINION = {
 }
 
 
-# ---- the other user states; each maps (users, people, experience, parameters) to the new value of one field -------------
+# ---- the other user states; each maps (users, people, experience, parameters) to the new value of one field
+# -------------
 
 
 def _reinforced_preference(
@@ -198,7 +200,8 @@ RESILIENCE = {"labels": _learned_resilience, "none": _keep("resilience")}
 ACTIVITY = {"habit": _habitual_activity, "none": _keep("activity")}
 
 
-# ---- churn -------------------------------------------------------------------------------------------------------------
+# ---- churn
+# -------------------------------------------------------------------------------------------------------------
 
 
 def newcomers(people: Population, parameters: WorldParameters) -> Users:

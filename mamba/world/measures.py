@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from mamba.sums import total
 
+from mamba.sums import total
 from mamba.types import Array, Footprint, Metrics, Population, Sizes, Users
 from mamba.world.dynamics import Experience
 from mamba.world.parameters import WorldParameters

@@ -1,7 +1,7 @@
 """Which mechanism plays each part: the names that a configuration may choose, and what they resolve to.
 
-The literature's models are special cases. Friedkin-Johnsen on a graph, for instance, is `candidates: latest` (read every
-tie's latest post), `posting: opinion` (post what you think), `scrolling: everything`, `choice: none` and
+The literature's models are special cases. Friedkin-Johnsen on a graph, for instance, is `candidates: latest` (read
+every tie's latest post), `posting: opinion` (post what you think), `scrolling: everything`, `choice: none` and
 `opinion: averaging`; see `tests/world/test_special_cases.py`.
 """
 

@@ -6,8 +6,8 @@ trial that earned it, a one-point evolution strategy,
 
     s <- s + eta (R - base) / (1 + |base|) e / sigma,
 
-which is what people who see analytics, and no gradients, can do. It drifts towards whatever is rewarded. Dividing by the
-baseline makes the speed independent of how many followers a creator has.
+which is what people who see analytics, and no gradients, can do. It drifts towards whatever is rewarded. Dividing by
+the baseline makes the speed independent of how many followers a creator has.
 
 `opinion` lets creators say what they think: stance is the author's present opinion on the topic, without noise; this is
 the posting rule under which the literature's opinion models are special cases.

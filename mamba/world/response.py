@@ -2,8 +2,8 @@
 
 Click log-odds rise with interest match, agreement of stance, glitter, substance, and with toxicity where the user is
 involved in the topic. A clicked item may be reshared: glitter, toxicity and, for a susceptible user, falsity raise the
-odds (Vosoughi et al. 2018: false news is reshared about 70 % more often); friction multiplies the probability. An examined
-item may be reported.
+odds (Vosoughi et al. 2018: false news is reshared about 70 % more often); friction multiplies the probability. An
+examined item may be reported.
 
 `logit` takes every examined item on its own (examination hypothesis). `multinomial` lets a user take at most one of the
 examined items, against an outside option of utility 0 (multinomial logit).
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from mamba.sums import total
 
+from mamba.sums import total
 from mamba.types import Array, Users
 from mamba.world.parameters import WorldParameters
 

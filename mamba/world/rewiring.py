@@ -1,8 +1,8 @@
 """Rewiring: people drop ties to those they disagree with and pick up suggested ones.
 
 In each step a user looks at one tie, drawn uniformly, and drops it with a probability that rises with opinion distance.
-The replacement is drawn by softmax over link scores, which is the port of friend-suggestion algorithms; without one it is
-uniform over the suggestions. Both draws are hard in every mode (an identity cannot be averaged); the weight of the tie
+The replacement is drawn by softmax over link scores, which is the port of friend-suggestion algorithms; without one it
+is uniform over the suggestions. Both draws are hard in every mode (an identity cannot be averaged); the weight of the tie
 carries their likelihood ratios, so that derivatives with respect to link scores and opinions are kept to first order.
 """
 

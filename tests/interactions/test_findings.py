@@ -43,7 +43,11 @@ def test_training_is_told_for_better_and_for_worse():
     samples = np.linspace(-0.11, -0.09, 9)[:, None] * np.ones(len(NAMES))
     change = factorial.estimate(samples, 0.95)
     found = findings.training(
-        change, np.ones(len(NAMES)), minimised=["toxic_exposure_per_user"], kept=["engagement_per_user"], confidence=0.95
+        change,
+        np.ones(len(NAMES)),
+        minimised=["toxic_exposure_per_user"],
+        kept=["engagement_per_user"],
+        confidence=0.95,
     )
     assert found is not None
     assert "toxic exposure by -10.0 %" in found.sentence

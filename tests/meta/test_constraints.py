@@ -21,7 +21,9 @@ def _lagrangian(values, baseline, goal, multipliers, penalty):
 
 @pytest.mark.parametrize("engagement", [1.2, 0.97, 0.8])
 def test_slope_is_the_derivative_of_the_lagrangian(engagement):
-    goal = constraints.goal({"toxic_exposure_per_user": 1.0, "trust": -0.5}, {"engagement_per_user": 0.97, "trust": 0.99})
+    goal = constraints.goal(
+        {"toxic_exposure_per_user": 1.0, "trust": -0.5}, {"engagement_per_user": 0.97, "trust": 0.99}
+    )
     baseline = _baseline()
     values = baseline * 1.01
     values[ENGAGEMENT] = engagement * baseline[ENGAGEMENT]

@@ -45,7 +45,9 @@ def _trainer(*, pathwise_sign=1.0, **settings):
         baseline=LEVERS,
         inputs=inputs,
         gradient=gradient,
-        evaluate=lambda members: _objectives(np.asarray(members.levers["a"]["x"]), np.asarray(members.levers["a"]["y"])),
+        evaluate=lambda members: _objectives(
+            np.asarray(members.levers["a"]["x"]), np.asarray(members.levers["a"]["y"])
+        ),
         transform=optimise.transform(config),
         ecosystem=ecosystem,
         key=jax.random.key(0),

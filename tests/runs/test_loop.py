@@ -21,7 +21,17 @@ TINY = ["--scenario.users=60", "--steps=6", "--log.wandb=disabled"]
 
 
 def _command(folder: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "mamba", "run", str(ROOT / "configs" / "smoke.yaml"), "--run_dir", str(folder), *TINY, *overrides]
+    return [
+        sys.executable,
+        "-m",
+        "mamba",
+        "run",
+        str(ROOT / "configs" / "smoke.yaml"),
+        "--run_dir",
+        str(folder),
+        *TINY,
+        *overrides,
+    ]
 
 
 def _environment(cache: Path) -> dict[str, str]:
@@ -62,7 +72,10 @@ def test_a_run_leaves_what_it_promises(finished):
     assert np.isfinite(run.interactions["values"]).all()
     page = (finished / "report" / "index.html").read_text(encoding="utf-8")
     assert "toxic exposure" in page
-    assert run.summary["provenance"]["command"].startswith("mamba-eco run") or "mamba" in run.summary["provenance"]["command"]
+    assert (
+        run.summary["provenance"]["command"].startswith("mamba-eco run")
+        or "mamba" in run.summary["provenance"]["command"]
+    )
 
 
 def test_metrics_are_finite_and_levers_move(finished):
@@ -86,7 +99,11 @@ def test_killed_in_the_middle_and_repeated_is_bit_equal(finished, cache, tmp_pat
     overrides = ["--checkpoint.every=1", "--allow-config-change"]
     # The reference has other checkpoint settings, which must not change a single number.
     process = subprocess.Popen(
-        _command(folder, *overrides), env=_environment(cache), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        _command(folder, *overrides),
+        env=_environment(cache),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     metrics = folder / "metrics.jsonl"
     deadline = time.monotonic() + 540
@@ -123,7 +140,12 @@ def test_another_configuration_is_refused_and_nothing_is_lost(finished, cache):
 def test_a_termination_signal_stops_in_good_order(finished, cache, tmp_path):
     folder = tmp_path / "stopped"
     process = subprocess.Popen(
-        _command(folder), env=_environment(cache), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        _command(folder),
+        env=_environment(cache),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     metrics = folder / "metrics.jsonl"
     deadline = time.monotonic() + 540

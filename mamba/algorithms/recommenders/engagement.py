@@ -8,7 +8,8 @@ sum of predicted actions that large platforms publish, in log-odds of being rank
 Own loss: cross-entropy of both heads on the examined candidates of this step's log.
 
 References:
-    The published ranker of a large platform (twitter/the-algorithm-ml, heavy ranker README): weighted predicted actions.
+    The published ranker of a large platform (twitter/the-algorithm-ml, heavy ranker README): weighted predicted
+    actions.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from mamba.sums import total
 
 from mamba.algorithms import logistic, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from, positive, real
 from mamba.fields import setting
 from mamba.streams import uniforms
+from mamba.sums import total
 from mamba.types import Array, Candidates, Learned, Log, View
 
 

@@ -1,7 +1,7 @@
 """`notification`: reminders that bring people back and keep them scrolling (pace port).
 
-A logistic model predicts whether a user is active from their running share of sessions. Those it expects to stay away are
-reminded most: lift = strength * (1 - p_active). Own loss: cross-entropy of that prediction on who was active.
+A logistic model predicts whether a user is active from their running share of sessions. Those it expects to stay away
+are reminded most: lift = strength * (1 - p_active). Own loss: cross-entropy of that prediction on who was active.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """`popularity`: what is trending is proposed to everybody and ranked up.
 
-Trend of an item: its running clicks. Items are proposed by a draw in proportion to (trend + 1/10) ** concentration, so that
-success breeds success (rich get richer) and a new item still has a chance. Score: strength * log(1 + trend).
+Trend of an item: its running clicks. Items are proposed by a draw in proportion to (trend + 1/10) ** concentration, so
+that success breeds success (rich get richer) and a new item still has a chance. Score: strength * log(1 + trend).
 
 References:
-    Salganik, Dodds and Watts 2006 (cumulative advantage); Simon 1955; Barabasi and Albert 1999 (proportional attachment).
+    Salganik, Dodds and Watts 2006 (cumulative advantage); Simon 1955; Barabasi and Albert 1999 (proportional
+    attachment).
 """
 
 from __future__ import annotations
