@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,7 @@ CUTS = ("learn", "world", "exposure", "proposal")
 # Purposes of the draws made for every candidate slot; the other decisions about a candidate recycle them.
 _SLOT_DRAWS = ("rank", "exist", "click")
 _SCROLL_LOW, _SCROLL_HIGH = 0.05, 0.97
+_NO_LEAVES: Any = None  # takes a field out of a tree, so that a map over the tree's leaves passes it by
 
 
 class Ecosystem(NamedTuple):
@@ -404,7 +405,7 @@ def _serve(
 def _each_user(change: Callable[[Array], Array], logged: _Logged) -> _Logged:
     """Applies `change` to every leaf that has users; which sources are in-network is the same for all."""
     shared = logged.candidates.in_network
-    changed = jax.tree.map(change, replace(logged, candidates=replace(logged.candidates, in_network=None)))
+    changed = jax.tree.map(change, replace(logged, candidates=replace(logged.candidates, in_network=_NO_LEAVES)))
     return replace(changed, candidates=replace(changed.candidates, in_network=shared))
 
 
@@ -450,7 +451,7 @@ def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context
         return one(counts, *xs)
 
     ties = jax.tree.map(split_rows, everyone.ties)
-    pieces = replace(jax.tree.map(split, replace(everyone, ties=None)), ties=ties)
+    pieces = replace(jax.tree.map(split, replace(everyone, ties=_NO_LEAVES)), ties=ties)
     counts, (served, sums, rows, sample) = jax.lax.scan(body, empty, (pieces, jnp.arange(blocks, dtype=jnp.int32)))
     served = jax.tree.map(lambda x: join(x)[..., : sizes.users], served)
     sample = _each_user(join, sample)
@@ -530,7 +531,9 @@ def step(
     pace = gated_sum([(gates[i], act.pace) for i, act in enumerate(acts)], (sizes.users,))
     everyone = _Block(
         users=world.users,
-        people=replace(people, strategy=None, skill=None, synthetic=None, followees=None, weight=None),
+        people=replace(
+            people, strategy=_NO_LEAVES, skill=_NO_LEAVES, synthetic=_NO_LEAVES, followees=_NO_LEAVES, weight=_NO_LEAVES
+        ),
         ties=ties,
         interest=view.interest,
         proposed=proposed,
