@@ -8,6 +8,7 @@ done (also after a signal that stopped a run in good order), 2 something the use
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import html
@@ -261,7 +262,8 @@ def use_all_cores() -> None:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", min(cores, MOST_CORES))
+    with contextlib.suppress(RuntimeError):  # a JAX that has already started (a notebook, a test) keeps its devices
+        jax.config.update("jax_num_cpu_devices", min(cores, MOST_CORES))
 
 
 def _processor() -> str:
