@@ -109,9 +109,12 @@ def test_the_own_randomness_of_closed_algorithms_does_not_matter(mode):
     # Streams are named after algorithms, so other names are other randomness.
     ecosystem = eco.make({f"other {kind}": small(kind) for kind in KINDS}, sizes=SIZES)
     given = eco.inputs(ecosystem, population(), gates=jnp.zeros(len(KINDS)))
-    body = jax.jit(lambda given, seed: rollout(ecosystem, given, key=seed, steps=STEPS, mode=mode)[1])
+
+    def body(given, state, seed):
+        return rollout(ecosystem, given, key=seed, steps=STEPS, mode=mode, state=state)[:2]
+
     want = values(run(mode)(only(), first(), key())[1])
-    np.testing.assert_array_equal(values(body(given, key())), want)
+    np.testing.assert_array_equal(values(compile(body)(given, first(), key())[1]), want)
 
 
 @pytest.mark.slow

@@ -85,8 +85,8 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
     found = discoveries(analysis.switch_off.p, false_discovery_rate)
     spread = np.where(analysis.spread > 1e-9, analysis.spread, np.inf)
     harm = -analysis.switch_off.mean * sign[None]
-    # Engagement and click-through are the platform's own metric; a side effect is on anything else.
-    other = np.array([not name.startswith("engagement") for name in NAMES])
+    # Engagement is the platform's own metric and false removals are moderation's own error: a side effect is elsewhere.
+    other = np.array([not name.startswith(("engagement", "false_removal")) for name in NAMES])
     size = np.where(found & other[None] & (harm > 0), harm / spread, 0.0)
     if not size.any():
         return None

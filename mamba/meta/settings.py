@@ -17,7 +17,7 @@ class MetaConfig:
     optimizer: str = setting("adam", "optax optimiser (the library takes any optax transform)", choices=OPTIMIZERS)
     learning_rate: float = setting(0.1, "step size in unconstrained lever units", gt=0, le=10)
     decay: float = setting(0.1, "share of the step size that is left at the end", unit="0 to 1", gt=0, le=1)
-    seeds: int = setting(2, "rollouts averaged in each pathwise gradient", ge=1)
+    seeds: int = setting(4, "rollouts averaged in each pathwise gradient", ge=1)
     minimise: dict[str, float] = setting(
         {"toxic_exposure_per_user": 1.0, "misinformation_exposure_per_user": 1.0, "polarisation": 1.0},
         "weight of the relative change of each objective in the scalar that is minimised; negative weights maximise",
@@ -31,5 +31,5 @@ class MetaConfig:
     trust_region: float = setting(0.2, "largest move of one lever in one meta-step", unit="unconstrained", gt=0)
     audit_every: int = setting(10, "meta-steps between audits on the sampled model; 0 audits never", ge=0)
     audit_pairs: int = setting(16, "antithetic pairs of an audit, rounded up to the next power of two", ge=2)
-    audit_seeds: int = setting(2, "common-random-number seeds of every pair", ge=1)
+    audit_seeds: int = setting(1, "common-random-number seeds of every pair", ge=1)
     audit_sigma: float = setting(0.3, "perturbation of the audit", unit="unconstrained", gt=0, le=2)
