@@ -23,7 +23,11 @@ KNOWN = {
     "toxic_exposure_gap": "the largest difference between groups: noise between groups raises it when events are drawn",
 }
 # Seen in 60 users with some twenty live items only.
-KNOWN_SMALL = KNOWN | {"wellbeing": "its level is near 0 after few steps, so that 3 % of it is less than 0.001 SD"}
+KNOWN_SMALL = KNOWN | {
+    "wellbeing": "its level is near 0 after few steps, so that 3 % of it is less than 0.001 SD",
+    "creator_inequality": "the Gini coefficient of some twenty counts per creator is above that of their means",
+    "exposure_disparity": "so is the distance between shares of counts",
+}
 # With `two_tower`, whose retrieval is an argmax over logged interests: averaged interests are less diverse than drawn
 # ones, and of twenty items users then retrieve other ones. Without it the bias is gone, and 200 creators do not show
 # it.

@@ -134,7 +134,7 @@ def test_overrides_of_algorithms() -> None:
     assert (same.sharpness, same.proposals) == (5, 3)
     then = overridden("recommenders.home.kind=two_tower", "recommenders.home.width=4").recommenders["home"]
     assert then.config.width == 4
-    added = overridden("recommenders.new={kind: popularity}", "recommenders.new.pool=8")
+    added = overridden("recommenders.new={kind: popularity}", "recommenders.new.proposals=8")
     assert [name for name, _, _ in added.algorithms] == ["home", "trending", "new", "takedown"]
     removed = overridden("recommenders.home=None", "moderators={}")
     assert [name for name, _, _ in removed.algorithms] == ["trending"]
