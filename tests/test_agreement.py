@@ -36,6 +36,15 @@ KNOWN_RETRIEVAL = KNOWN_SMALL | {
     for what in ("exposure", "reshares")
     for unit in ("user", "impression")
 }
+# 1,000 users, 30 steps, 64 seeds: reshares of misinformation + 5 %, wellbeing + 5 %, inequality of creators + 4 %. With the
+# gate of `two_tower` closed, or when nobody learns, all but wellbeing and the two inequalities agree within 1 %.
+KNOWN_LARGE = KNOWN | {
+    "misinformation_reshares_per_user": "two_tower learns faster from averaged labels, which have no noise",
+    "misinformation_reshares_per_impression": "likewise",
+    "wellbeing": "its losses are convex: fatigue squared, glitter above substance",
+    "creator_inequality": "the trending draw and the towers concentrate on other creators where clicks are averaged",
+    "exposure_disparity": "likewise; its level is 0.04, of which 3 % is 0.001",
+}
 
 
 def compare(hard, soft, known):
@@ -84,4 +93,4 @@ def test_levels_agree_in_a_world_of_a_thousand():
 
         return np.stack([np.asarray(one(key(seed))) for seed in range(16)])
 
-    assert compare(of("sampled"), of("expected"), KNOWN) <= set(KNOWN)
+    assert compare(of("sampled"), of("expected"), KNOWN_LARGE) <= set(KNOWN_LARGE)
