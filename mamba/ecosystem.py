@@ -119,6 +119,8 @@ def make(algorithms: Mapping[str, Algorithm], *, sizes: Sizes, mechanisms: Mecha
         raise ValueError(
             f"sizes.user_block = {sizes.user_block} must be at least 0, log_batch = {sizes.log_batch} at least 1"
         )
+    if "ties" in algorithms:
+        raise ValueError("an algorithm cannot be called 'ties': that is the name of the in-network candidates")
     chosen = Mechanisms() if mechanisms is None else mechanisms
     if chosen.candidates == "latest" and sizes.in_network != sizes.followees:
         raise ValueError("candidates: latest reads every tie: set in_network equal to followees")
