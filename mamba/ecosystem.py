@@ -44,7 +44,7 @@ from mamba.types import (
 )
 from mamba.world import candidates as pools
 from mamba.world import contagion, dynamics, measures, posting, response, rewiring
-from mamba.world.attention import attend
+from mamba.world.attention import attend, session_length
 from mamba.world.mechanisms import Mechanisms
 from mamba.world.parameters import WorldParameters, as_arrays
 from mamba.world.relax import bern
@@ -348,6 +348,7 @@ def _serve(
     users = block.users
     active_probability = jnp.clip(users.activity + block.pace, 0.0, 1.0) * block.present
     active = bern(active_probability, draws["serve/active"][0], mode)
+    load = dynamics.LoadSpread(jnp.zeros(n), jnp.zeros(n))
     if mechanisms.scrolling == "everything":
         attended = existence
     else:
@@ -355,6 +356,12 @@ def _serve(
         continuation = jnp.clip(rested + block.pace, _SCROLL_LOW, _SCROLL_HIGH)
         attention_draws = {**slots, "depth": draws["serve/depth"][0]}
         attended = attend(score, existence, continuation, draws=attention_draws, mode=mode, nodes=sizes.nodes)
+        if mode == "expected":
+            seen, spread, slope = session_length(existence, continuation)
+            load = dynamics.LoadSpread(
+                variance=active * (spread + (1.0 - active) * seen**2),
+                feedback=-active * slope * parameters.scroll * parameters.scroll_fatigue,
+            )
     examined = active[None] * attended
     if "exposure" in cuts:
         examined = jax.lax.stop_gradient(examined)
@@ -377,12 +384,13 @@ def _serve(
     shared_item, shared_weight = contagion.chosen_reshare(ids, reshared, draw=pick_draw, mode=mode)
 
     # people
-    experience = dynamics.Experience(examined, clicked, items.topics, columns, friction, block.removed)
+    experience = dynamics.Experience(examined, clicked, items.topics, columns, friction, block.removed, load)
     told = (users, block.people, experience, parameters)
     after = Users(
         opinion=dynamics.OPINION[mechanisms.opinion](*told),
         preference=dynamics.PREFERENCE[mechanisms.preference](*told),
         fatigue=dynamics.FATIGUE[mechanisms.fatigue](*told),
+        fatigue_variance=dynamics.FATIGUE_VARIANCE[mechanisms.fatigue](*told),
         wellbeing=dynamics.WELLBEING[mechanisms.wellbeing](*told),
         trust=dynamics.TRUST[mechanisms.trust](*told),
         resilience=dynamics.RESILIENCE[mechanisms.resilience](*told),

@@ -87,6 +87,8 @@ class Users:
         opinion: [D, U] in [-1, 1].
         preference: [D, U] logits; softmax gives the interest mix.
         fatigue: [U] at least 0; 1 is about one full session's load.
+        fatigue_variance: [U] variance of fatigue over outcomes that the expected mode averages; 0 where events are
+            drawn.
         wellbeing: [U] in standard deviations around a personal set-point.
         trust: [U] trust in the platform, in [0, 1].
         resilience: [U] learned resistance to misinformation, in [0, 1].
@@ -96,6 +98,7 @@ class Users:
     opinion: Array
     preference: Array
     fatigue: Array
+    fatigue_variance: Array
     wellbeing: Array
     trust: Array
     resilience: Array

@@ -21,6 +21,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mamba.sums import total
 from mamba.types import Array, Mode
 from mamba.world.relax import hard_with_soft_derivative
 
@@ -70,18 +71,43 @@ def expected_attention(score: Array, existence: Array, continuation: Array, *, n
     rise = jnp.exp(jnp.minimum(score - high[None], 20.0))
     stop = existence * (1.0 - continuation)[None]
 
-    def node(total: Array, index: Array) -> tuple[Array, None]:
+    def node(partial: Array, index: Array) -> tuple[Array, None]:
         fall = jnp.exp(high - (left + distance * index))
         rate = rise * fall[None]
         below = jnp.exp(-rate)  # F(y - s)
         passed = 1.0 - stop * (1.0 - below)  # at least `continuation`, hence safe to divide by
         weight = jnp.where(index == nodes - 1, distance / (1.0 - jnp.exp(-distance)), distance)
         product = weight * _product(passed)
-        return total + rate * below * (product[None] / passed), None
+        return partial + rate * below * (product[None] / passed), None
 
     body = jax.checkpoint(node, prevent_cse=False)
-    total, _ = jax.lax.scan(body, jnp.zeros_like(score), jnp.arange(nodes, dtype=jnp.float32))
-    return existence * total
+    integral, _ = jax.lax.scan(body, jnp.zeros_like(score), jnp.arange(nodes, dtype=jnp.float32))
+    return existence * integral
+
+
+def session_length(existence: Array, continuation: Array) -> tuple[Array, Array, Array]:
+    """Mean and variance of the number of items a session examines, and the slope of the mean in `continuation`.
+
+    The session ends at rank n = min(E, G), with E the number of candidates that exist and P(G > r) = g^r. With
+    P = E[g^E] = prod_k (1 - w_k (1 - g)), whose factors also give E[E g^E], the sums over ranks close:
+
+        E[n] = (1 - P) / (1 - g),    E[n^2] = (1 + g - E[g^E ((2 E + 1) - (2 E - 1) g)]) / (1 - g)^2.
+
+    Args:
+        existence: [C, U] in [0, 1].
+        continuation: [U] g in (0, 1).
+
+    Returns:
+        `(mean [U], variance [U], slope [U])`, exact for independent existence.
+    """
+    stop = 1.0 - continuation
+    passed = 1.0 - existence * stop[None]
+    none = _product(passed)  # E[g^E]
+    count = none * continuation * total(existence / passed, axis=0)  # E[E g^E]
+    mean = (1.0 - none) / stop
+    square = (1.0 + continuation - 2.0 * stop * count - (1.0 + continuation) * none) / stop**2
+    slope = (mean - count / continuation) / stop
+    return mean, jnp.maximum(square - mean**2, 0.0), slope
 
 
 def _ranks(arrival: Array) -> Array:

@@ -32,6 +32,19 @@ from mamba.world.relax import bern, soft_step
 
 
 @struct.dataclass
+class LoadSpread:
+    """Second-order facts about the number n of examined items of a step, for the expected mode.
+
+    Attributes:
+        variance: [U] of n at the user's mean fatigue.
+        feedback: [U] derivative of E[n] with respect to fatigue, at most 0: tired users stop earlier.
+    """
+
+    variance: Array
+    feedback: Array
+
+
+@struct.dataclass
 class Experience:
     """What happened to each served user in a step.
 
@@ -42,6 +55,7 @@ class Experience:
         items: latent and observed columns by name, each [C, U].
         friction: [C, U] combined friction on sharing; below 1 where a label or prompt is shown.
         removed: [U] benign own items removed in this step, as a share of one item.
+        load: how far the number of examined items would scatter; zeros where it was drawn.
     """
 
     examined: Array
@@ -50,6 +64,7 @@ class Experience:
     items: dict[str, Array]
     friction: Array
     removed: Array
+    load: LoadSpread
 
 
 def effective_susceptibility(users: Users, people: Population) -> Array:
@@ -142,6 +157,12 @@ def _loaded_fatigue(users: Users, people: Population, experience: Experience, pa
     return parameters.fatigue_decay * users.fatigue + parameters.fatigue_load * load
 
 
+def _fatigue_variance(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
+    del people
+    memory = parameters.fatigue_decay + parameters.fatigue_load * experience.load.feedback
+    return memory**2 * users.fatigue_variance + parameters.fatigue_load**2 * experience.load.variance
+
+
 def _setpoint_wellbeing(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
     del people
     items, examined = experience.items, experience.examined
@@ -151,7 +172,7 @@ def _setpoint_wellbeing(users: Users, people: Population, experience: Experience
     return (
         (1.0 - parameters.wellbeing_return) * users.wellbeing
         + total(gain - examined * loss, axis=0)
-        - parameters.wellbeing_overuse * users.fatigue**2
+        - parameters.wellbeing_overuse * (users.fatigue**2 + users.fatigue_variance)
     )
 
 
@@ -194,6 +215,7 @@ def _keep(field: str):
 
 PREFERENCE = {"reinforced": _reinforced_preference, "none": _keep("preference")}
 FATIGUE = {"load": _loaded_fatigue, "none": _keep("fatigue")}
+FATIGUE_VARIANCE = {"load": _fatigue_variance, "none": _keep("fatigue_variance")}
 WELLBEING = {"setpoint": _setpoint_wellbeing, "none": _keep("wellbeing")}
 TRUST = {"experience": _experienced_trust, "none": _keep("trust")}
 RESILIENCE = {"labels": _learned_resilience, "none": _keep("resilience")}
@@ -211,6 +233,7 @@ def newcomers(people: Population, parameters: WorldParameters) -> Users:
         opinion=people.innate,
         preference=people.interest,
         fatigue=zero,
+        fatigue_variance=zero,
         wellbeing=zero,
         trust=zero + parameters.trust_setpoint,
         resilience=zero,

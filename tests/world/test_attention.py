@@ -136,6 +136,33 @@ def test_limits():
     np.testing.assert_allclose(total, (1 - CONTINUATION**C) / (1 - CONTINUATION), rtol=1e-3)
 
 
+@pytest.mark.parametrize("g", [0.1, 0.5, 0.9])
+def test_session_length_is_that_of_all_subsets_and_depths(g):
+    existence = np.array([1.0, 0.6, 0.3, 0.0, 0.9])
+
+    def moments(g):
+        first, second = 0.0, 0.0
+        for there in itertools.product([0, 1], repeat=len(existence)):
+            chance = np.prod([e if t else 1 - e for e, t in zip(existence, there, strict=True)])
+            longer = g ** np.arange(sum(there))  # probability of more than r items
+            first += chance * np.sum(longer)
+            second += chance * np.sum((2 * np.arange(sum(there)) + 1) * longer)
+        return first, second - first**2
+
+    mean, variance = moments(g)
+    slope = (moments(g + 1e-5)[0] - moments(g - 1e-5)[0]) / 2e-5
+    got = attention.session_length(jnp.asarray(existence[:, None], jnp.float32), jnp.asarray([g], jnp.float32))
+    np.testing.assert_allclose([float(x[0]) for x in got], [mean, variance, slope], rtol=1e-4)
+
+
+def test_session_length_agrees_with_the_attention_it_belongs_to():
+    mean, _, slope = attention.session_length(EXISTENCE, CONTINUATION)
+    attended = jnp.sum(expected_attention(SCORE, EXISTENCE, CONTINUATION, nodes=24), axis=0)
+    np.testing.assert_allclose(mean, attended, rtol=1e-3)
+    more = attention.session_length(EXISTENCE, CONTINUATION + 1e-3)[0]
+    np.testing.assert_allclose((more - mean) / 1e-3, slope, rtol=2e-2)
+
+
 def test_is_linear_in_every_existence():
     with jax.enable_x64(True):
         score, existence, g = (jnp.asarray(np.asarray(x, np.float64)) for x in (SCORE, EXISTENCE, CONTINUATION))

@@ -9,7 +9,7 @@ from helpers import SIZES, assert_finite, key, population
 from mamba import ecosystem as eco
 from mamba.types import Population, Users
 from mamba.world import dynamics, mechanisms
-from mamba.world.dynamics import Experience
+from mamba.world.dynamics import Experience, LoadSpread
 from mamba.world.mechanisms import TABLES, Mechanisms
 from mamba.world.parameters import WorldParameters, as_arrays
 
@@ -19,6 +19,7 @@ FIELDS = {
     "opinion": dynamics.OPINION,
     "preference": dynamics.PREFERENCE,
     "fatigue": dynamics.FATIGUE,
+    "fatigue_variance": dynamics.FATIGUE_VARIANCE,
     "wellbeing": dynamics.WELLBEING,
     "trust": dynamics.TRUST,
     "resilience": dynamics.RESILIENCE,
@@ -39,6 +40,7 @@ def someone(seed=0, scale=1.0):
         opinion=2 * unit(D, U) - 1,
         preference=4 * unit(D, U) - 2,
         fatigue=2 * unit(U),
+        fatigue_variance=0.1 * unit(U),
         wellbeing=4 * unit(U) - 2,
         trust=unit(U),
         resilience=unit(U),
@@ -67,13 +69,15 @@ def someone(seed=0, scale=1.0):
         | {"stance": 2 * unit(C, U) - 1},
         friction=unit(C, U),
         removed=unit(U),
+        load=LoadSpread(variance=10 * scale * unit(U), feedback=-2 * unit(U)),
     )
     return users, people, experience
 
 
 def nothing_seen(experience):
     zero = jnp.zeros_like(experience.examined)
-    return experience.replace(examined=zero, clicked=zero, removed=jnp.zeros(U))
+    certain = LoadSpread(variance=jnp.zeros(U), feedback=jnp.zeros(U))
+    return experience.replace(examined=zero, clicked=zero, removed=jnp.zeros(U), load=certain)
 
 
 @pytest.mark.parametrize(("field", "name"), CASES)
@@ -88,7 +92,7 @@ def test_bounds_and_equivariance(field, name):
             assert float(after.min()) >= 0 and float(after.max()) <= 1
         if field == "opinion":
             assert float(jnp.max(jnp.abs(after))) <= 1
-        if field == "fatigue":
+        if field in ("fatigue", "fatigue_variance"):
             assert float(after.min()) >= 0
         order = np.random.default_rng(1).permutation(U)
         moved = jax.tree.map(lambda x: x[..., order], (users, people, experience))  # noqa: B023
@@ -169,6 +173,7 @@ def test_without_exposure_everything_returns():
         users = step(users)
     np.testing.assert_allclose(users.wellbeing, 0.0, atol=1e-4)
     np.testing.assert_allclose(users.fatigue, 0.0, atol=1e-6)
+    np.testing.assert_allclose(users.fatigue_variance, 0.0, atol=1e-6)
     np.testing.assert_allclose(users.trust, 0.7, atol=1e-4)
     np.testing.assert_allclose(users.opinion, people.innate, atol=1e-4)
     np.testing.assert_allclose(users.preference, people.interest, atol=1e-2)

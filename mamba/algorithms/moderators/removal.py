@@ -35,14 +35,16 @@ class Config:
 
 
 def features(items: ObservedItems) -> list[Array]:
-    """Five planes: constant, log-odds of the harm signals (bounded), their worse one, reports."""
+    """Five planes: constant, log-odds of the harm signals (bounded), their worse one, report rate."""
 
     def logit(signal: Array) -> Array:
         safe = jnp.clip(signal, 0.01, 0.99)
         return 0.5 * (jnp.log(safe) - jnp.log1p(-safe))
 
+    # Reports per click, shrunk to none where few clicked: a bare count grows with an item's audience.
+    rate = 5.0 * items.reports / (5.0 + items.popularity)
     toxic, false = logit(items.toxicity_signal), logit(items.falsity_signal)
-    return [jnp.ones_like(toxic), toxic, false, jnp.maximum(toxic, false), jnp.log1p(4.0 * items.reports)]
+    return [jnp.ones_like(toxic), toxic, false, jnp.maximum(toxic, false), rate]
 
 
 def make(config: Config) -> Algorithm:

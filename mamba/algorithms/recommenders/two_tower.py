@@ -1,8 +1,12 @@
 """`two_tower`: retrieval and scoring by the inner product of a user and an item embedding.
 
 Embeddings are flax encoders of the user's logged interests and of item content; score = sharpness * <user, item>.
-Retrieval is bucketed maximum inner product search: live items are drawn into as many buckets as there are proposals and
-the best of each bucket is proposed (the approximate top-k of Chern et al. 2022).
+Retrieval is bucketed inner product search: live items are drawn into as many buckets as there are proposals (the
+approximate top-k of Chern et al. 2022), and from each bucket one item is drawn with odds exp(exploitation * <user, item>), a
+Boltzmann policy. The larger `exploitation`, the closer to the best of the bucket; an argmax would make what a user sees
+jump with the last click that was logged.
+
+Items are embedded at the end of the step in which they are posted; until then they are not retrieved and score 0.
 
 Own loss: cross-entropy of clicks on the examined candidates of this step's log.
 
@@ -36,6 +40,7 @@ class Config:
     sharpness: float = setting(3.0, "log-odds per unit of inner product", unit="logits", gt=0, lt=20)
     proposals: int = setting(3, "retrieved items offered to each user", unit="items", ge=1, le=64)
     bucket: int = setting(16, "live items searched for each proposal", unit="items", ge=1, le=1024)
+    exploitation: float = setting(12.0, "log-odds of retrieval per unit of inner product", unit="logits", ge=0)
     width: int = setting(8, "embedding size", ge=1, le=256)
     hidden: int = setting(16, "hidden units of each tower", ge=1, le=1024)
     learning_rate: float = setting(0.01, "step size of the online learner", gt=0, le=0.5)
@@ -62,6 +67,28 @@ def user_features(interest: Array) -> Array:
     return interest.T * interest.shape[0] - 1.0
 
 
+def by_odds(log_odds: Array, uniform: Array) -> Array:
+    """Draws one of B alternatives with probability softmax(log_odds), by inversion.
+
+    Args:
+        log_odds: [B, ...].
+        uniform: [...] uniform draws.
+
+    Returns:
+        [...] int32 in 0 .. B - 1.
+    """
+    mass = jnp.exp(log_odds - jnp.max(log_odds, axis=0, keepdims=True))
+    mark = uniform * total(mass, axis=0)
+
+    def past(carry: tuple[Array, Array], alternative: Array) -> tuple[tuple[Array, Array], None]:
+        chosen, below = carry
+        below = below + alternative
+        return (chosen + (below <= mark), below), None
+
+    begin = jnp.zeros(uniform.shape, jnp.int32), jnp.zeros(uniform.shape)
+    return jax.lax.scan(past, begin, mass[:-1])[0][0]
+
+
 def make(config: Config) -> Algorithm:
     """Builds the algorithm; lever `sharpness`."""
     bounds = {"sharpness": between(0.0, 20.0, "logits")}
@@ -80,21 +107,23 @@ def make(config: Config) -> Algorithm:
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del levers
-        alive = view.items.alive
-        buckets = pool.draw(alive, uniforms(key, (config.proposals, config.bucket)))
+        indexed = view.items.alive * (view.age > 0)
+        bucket_key, choice_key = jax.random.split(key)
+        buckets = pool.draw(indexed, uniforms(bucket_key, (config.proposals, config.bucket)))
         # Which items are retrieved is an identity; derivatives of retrieval are dropped, those of scoring are kept.
         codes = jax.lax.stop_gradient(learned.embedding)[buckets]
         user = tower.apply(jax.lax.stop_gradient(learned.parameters["user"]), user_features(view.interest))
-        match = jnp.einsum("pbe,ue->pbu", codes, jax.lax.stop_gradient(user))
-        best = jnp.argmax(match, axis=1)
-        ids = buckets[jnp.arange(config.proposals)[:, None], best]
-        return Act(propose=pool.propose(view, ids, alive))
+        match = jnp.einsum("pbe,ue->bpu", codes, jax.lax.stop_gradient(user))
+        chosen = by_odds(config.exploitation * match, uniforms(choice_key, match.shape[1:]))
+        ids = buckets[jnp.arange(config.proposals)[:, None], chosen]
+        return Act(propose=pool.propose(view, ids, indexed))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: CandidateSet, key: Array) -> Rank:
         del view, key
         user = tower.apply(learned.parameters["user"], user_features(candidates.interest))
         item = jnp.moveaxis(learned.embedding[candidates.ids], -1, 0)
-        return Rank(score=levers["sharpness"] * total(jnp.asarray(user).T[:, None] * item, axis=0))
+        indexed = candidates.age > 0
+        return Rank(score=levers["sharpness"] * indexed * total(jnp.asarray(user).T[:, None] * item, axis=0))
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, key
