@@ -17,7 +17,6 @@ import optax
 
 from mamba.types import Array
 
-
 _DAMPING = 0.03  # about the size of one step's gradient; a tenth of it doubles the bias of false removals
 
 
