@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
-from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream
+from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream, uniforms
 from mamba.sums import total
 from mamba.types import (
+    ACTIONS,
     COUNTS,
     Array,
     Candidates,
@@ -42,8 +43,8 @@ from mamba.types import (
     World,
     item_column,
 )
+from mamba.world import actions, contagion, dynamics, measures, posting, response, rewiring
 from mamba.world import candidates as pools
-from mamba.world import contagion, dynamics, measures, posting, response, rewiring
 from mamba.world.attention import attend, session_length
 from mamba.world.mechanisms import Mechanisms
 from mamba.world.parameters import WorldParameters, as_arrays
@@ -231,15 +232,20 @@ def observe(ecosystem: Ecosystem, inputs: Inputs, world: World, step: Array, *, 
     """What the platform may observe of the world at a step; `links` [L, U] are the accounts that could be suggested."""
     sizes = ecosystem.sizes
     slots = jnp.arange(sizes.items)
-    raw = world.footprint.interest
+
+    def mix(running: Array) -> Array:
+        return (running + 1.0 / sizes.topics) / (total(running, axis=0, keepdims=True) + 1.0)
+
     return View(
         step=step,
         items=pools.observed(world.items.table.T, sizes.topics),
         age=pools.item_age(slots, step, sizes),
         author=slots % sizes.creators,
         followers=inputs.population.followers,
-        interest=(raw + 1.0 / sizes.topics) / (total(raw, axis=0, keepdims=True) + 1.0),
+        interest=mix(world.footprint.interest),
         sessions=world.footprint.sessions,
+        seen=mix(world.footprint.seen),
+        group=inputs.population.group,
         links=links,
     )
 
@@ -270,6 +276,8 @@ class _Served:
     users: Users
     shared_item: Array
     shared_weight: Array
+    engaged_item: Array
+    engaged_weight: Array
     active: Array
     clicked_topics: Array
     seen_topics: Array
@@ -277,12 +285,15 @@ class _Served:
 
 @struct.dataclass
 class _Logged:
-    """Interactions of served users as the platform could log them, [C, U]."""
+    """Interactions of served users as the platform could log them, [C, U]; and what decides the rest of their actions."""
 
     candidates: Candidates
     examined: Array
     clicked: Array
     reshared: Array
+    reported: Array
+    columns: dict[str, Array]
+    gap: Array
 
 
 def _serve(
@@ -328,6 +339,7 @@ def _serve(
     hidden = pools.latent(planes, sizes.topics)
     existence = existence * items.alive
     candidates = Candidates(
+        users=jnp.minimum(index * n + jnp.arange(n, dtype=jnp.int32), sizes.users - 1),
         ids=ids,
         existence=existence,
         in_network=jnp.concatenate([jnp.full((width, 1), float(source == "ties")) for source, width in widths]),
@@ -375,13 +387,16 @@ def _serve(
     share = response.reshare_probability(susceptibility, columns, friction, parameters)
     complaint = response.report_probability(columns, parameters)
     share_draw = pick_draw = report_draw = slots["click"]
+    engage_draw = 1.0 - slots["click"]  # only what is drawn in this mode too needs a stream of its own
     if mode != "expected":
         share_draw = recycle(slots["click"], choice)
         pick_draw = recycle(share_draw, share)
         report_draw = recycle(slots["exist"], existence)
+        engage_draw = recycle(report_draw, complaint)
     reshared = clicked * bern(share, share_draw, mode)
     reported = examined * bern(complaint, report_draw, mode)
-    shared_item, shared_weight = contagion.chosen_reshare(ids, reshared, draw=pick_draw, mode=mode)
+    shared_item, shared_weight = contagion.chosen(ids, reshared, draw=pick_draw, mode=mode)
+    engaged_item, engaged_weight = contagion.chosen(ids, clicked, draw=engage_draw, mode=mode)
 
     # people
     experience = dynamics.Experience(examined, clicked, items.topics, columns, friction, block.removed, load)
@@ -403,11 +418,14 @@ def _serve(
         users=after,
         shared_item=shared_item,
         shared_weight=shared_weight,
+        engaged_item=engaged_item,
+        engaged_weight=engaged_weight,
         active=active,
         clicked_topics=total(clicked[None] * items.topics, axis=1),
         seen_topics=total(examined[None] * items.topics, axis=1),
     )
-    logged = _Logged(candidates, examined, clicked, reshared)
+    gap = columns["stance"] - total(items.topics * users.opinion[:, None], axis=0)
+    logged = _Logged(candidates, examined, clicked, reshared, reported, columns, gap)
     log_start = jnp.floor(draws["serve/log"][0, 0] * n).astype(jnp.int32)
     return served, (ids, counts), sums, logged, log_start
 
@@ -419,11 +437,11 @@ def _each_user(change: Callable[[Array], Array], logged: _Logged) -> _Logged:
     return replace(changed, candidates=replace(changed.candidates, in_network=shared))
 
 
-def _log_rows(logged: _Logged, start: Array, size: int) -> tuple[Array, _Logged]:
+def _log_rows(logged: _Logged, start: Array, size: int) -> _Logged:
     """A systematic sample of `size` users of a block: every stride-th one from a random start."""
     n = logged.examined.shape[-1]
     rows = (start + jnp.arange(size) * (n // size)) % n
-    return rows, _each_user(lambda leaf: leaf[..., rows], logged)
+    return _each_user(lambda leaf: leaf[..., rows], logged)
 
 
 def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context):
@@ -435,15 +453,15 @@ def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context
 
     def one(counts: Array, block: _Block, index: Array):
         served, (ids, seen), sums, logged, start = _serve(ecosystem, inputs, block, index=index, **context)
-        rows, sample = _log_rows(logged, start, batch)
+        sample = _log_rows(logged, start, batch)
         # the one packed scatter: exposures, clicks, reshares and reports back to items
         counts = counts.at[ids].add(seen, mode="promise_in_bounds")
-        return counts, (served, sums, rows + index * size, sample)
+        return counts, (served, sums, sample)
 
     empty = jnp.zeros((sizes.items, len(COUNTS)))
     if blocks == 1:
-        counts, (served, sums, rows, sample) = one(empty, everyone, jnp.int32(0))
-        return served, counts, sums, rows, sample
+        counts, (served, sums, sample) = one(empty, everyone, jnp.int32(0))
+        return served, counts, sums, sample
     padding = blocks * size - sizes.users
 
     def split(leaf: Array) -> Array:
@@ -462,13 +480,11 @@ def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context
 
     ties = jax.tree.map(split_rows, everyone.ties)
     pieces = replace(jax.tree.map(split, replace(everyone, ties=_NO_LEAVES)), ties=ties)
-    counts, (served, sums, rows, sample) = jax.lax.scan(body, empty, (pieces, jnp.arange(blocks, dtype=jnp.int32)))
+    counts, (served, sums, sample) = jax.lax.scan(body, empty, (pieces, jnp.arange(blocks, dtype=jnp.int32)))
     served = jax.tree.map(lambda x: join(x)[..., : sizes.users], served)
     sample = _each_user(join, sample)
     sample = replace(sample, candidates=replace(sample.candidates, in_network=sample.candidates.in_network[0]))
-    # Padding rows of the last block were inactive; their ids must still be those of real users.
-    rows = jnp.minimum(rows.reshape(-1), sizes.users - 1)
-    return served, counts, jax.tree.map(lambda x: total(x, axis=0), sums), rows, sample
+    return served, counts, jax.tree.map(lambda x: total(x, axis=0), sums), sample
 
 
 # ---- the joint step
@@ -533,7 +549,8 @@ def step(
     table = items.table.at[:, alive_column].set(alive)
     hidden = pools.latent(table.T, sizes.topics)
     taken = before - alive
-    wrong = taken * (1.0 - posting.violation(hidden["toxicity"], hidden["veracity"], parameters))
+    harmful = posting.violation(hidden["toxicity"], hidden["veracity"], parameters)
+    wrong = taken * (1.0 - harmful)
     removed = total(wrong.reshape(sizes.lifetime, sizes.creators), axis=0)
 
     # candidates, score, attend, engage, reshare, user dynamics
@@ -552,7 +569,7 @@ def step(
         removed=jnp.pad(removed, (0, sizes.users - sizes.creators)),
         present=jnp.ones(sizes.users),
     )
-    served, counts, sums, log_users, logged = _serve_all(
+    served, counts, sums, logged = _serve_all(
         ecosystem,
         inputs,
         everyone,
@@ -576,16 +593,39 @@ def step(
     # every algorithm learns
     due = (view.age == parameters.check_delay) * items.posted
     checked = due * (item_draws["check"][0] < parameters.check_share)
+    batch = logged.gap.shape
+    action_draws = uniforms(keys["actions"][0], (len(ACTIONS) + 1, *batch))
+    acted, asked, rating = actions.taken(
+        logged.columns,
+        logged.gap,
+        examined=logged.examined,
+        clicked=logged.clicked,
+        draws=action_draws[1:],
+        ask_draw=action_draws[0],
+        parameters=parameters,
+        mode=mode,
+    )
+    appealed = parameters.appeal_share * taken
     log = Log(
-        users=log_users,
         candidates=logged.candidates,
         examined=logged.examined,
         clicked=logged.clicked,
         reshared=logged.reshared,
+        reported=logged.reported,
+        actions=acted,
+        asked=asked,
+        rating=rating,
+        engaged=served.engaged_item,
+        engaged_weight=served.engaged_weight,
+        shared=served.shared_item,
+        shared_weight=served.shared_weight,
         counts=counts,
         active=served.active,
         checked=checked,
         verdict=checked * hidden["verdict"],
+        taken=taken,
+        appealed=appealed,
+        judgement=hidden["verdict"],
     )
     learned, losses = [], {}
     for i, name in names:
@@ -637,13 +677,21 @@ def step(
         **measures.states(users, footprint, people, sizes),
         **measures.removals(
             taken,
-            hidden["toxicity"],
-            hidden["veracity"],
+            wrong,
+            appealed,
+            hidden["verdict"],
+            alive,
+            harmful,
             posted,
-            rows[:, item_column("toxicity", sizes.topics)],
-            rows[:, item_column("veracity", sizes.topics)],
-            parameters,
+            posting.violation(
+                rows[:, item_column("toxicity", sizes.topics)],
+                rows[:, item_column("veracity", sizes.topics)],
+                parameters,
+            ),
+            people,
+            sizes,
         ),
+        "reviews": gated_sum([(gates[i], act.reviews) for i, act in enumerate(acts)], ()),
         "exposure_disparity": measures.disparity(footprint.reach, alive, hidden["substance"], people, sizes),
         **losses,
     }
@@ -660,7 +708,7 @@ def _user_rows(sizes: Sizes, rewires: bool) -> dict[str, int]:
 def _step_rows(ecosystem: Ecosystem, *, rewires: bool) -> dict[str, int]:
     """Rows of random numbers of everything that is drawn once a step, by purpose."""
     sizes = ecosystem.sizes
-    rows = _creator_rows(sizes) | _user_rows(sizes, rewires) | {"survive": 1, "check": 1}
+    rows = _creator_rows(sizes) | _user_rows(sizes, rewires) | {"survive": 1, "check": 1, "actions": 1}
     return rows | {f"{phase}/{name}": 1 for name in ecosystem.names for phase in ("act", "rank", "learn")}
 
 

@@ -58,12 +58,15 @@ def _end(name: str) -> Callable[[Metrics, int], Array]:
     return lambda metrics, users: metrics[name][-1]
 
 
-def _group_gap(metrics: Metrics, users: int) -> Array:
-    """Largest difference between groups in toxic exposure per impression."""
-    del users
-    toxic = jnp.sum(metrics["toxic_exposures_by_group"], axis=0)
-    rate = toxic / (jnp.sum(metrics["exposures_by_group"], axis=0) + _EPSILON)
-    return jnp.max(rate) - jnp.min(rate)
+def _group_gap(top: str, bottom: str) -> Callable[[Metrics, int], Array]:
+    """Largest difference between groups in a ratio of sums."""
+
+    def gap(metrics: Metrics, users: int) -> Array:
+        del users
+        rate = jnp.sum(metrics[f"{top}_by_group"], axis=0) / (jnp.sum(metrics[f"{bottom}_by_group"], axis=0) + _EPSILON)
+        return jnp.max(rate) - jnp.min(rate)
+
+    return gap
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -129,11 +132,27 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "toxic_exposure_gap": Objective(
         "toxic exposure gap of groups", "largest difference between user groups in sum a z / sum a", "0 to 1", "lower",
-        "group fairness, demographic parity of harm", _group_gap,
+        "group fairness, demographic parity of harm", _group_gap("toxic_exposures", "exposures"),
     ),
     "false_removal_rate": Objective(
         "false removals", "benign items removed / benign items posted", "0 to 1", "lower",
         "false-positive rate of moderation", _ratio("false_removals", "benign_posts"),
+    ),
+    "false_removal_gap": Objective(
+        "false-removal gap of groups", "largest difference between creator groups in false removals", "0 to 1", "lower",
+        "group fairness, equality of opportunity", _group_gap("false_removals", "benign_posts"),
+    ),
+    "violation_lifetime": Objective(
+        "time to action", "hours that violating items were up / violating items posted", "hours", "lower",
+        "Schneider and Rizoiu 2023 (removal delay)", _ratio("live_violations", "violating_posts"),
+    ),
+    "overturned_appeals": Objective(
+        "overturned appeals", "appeals that a reviewer grants / items posted", "0 to 1", "lower",
+        "Santa Clara Principles 2.0 (2021)", _ratio("overturned", "posts"),
+    ),
+    "reviewer_load": Objective(
+        "reviewer load", "human reviews / (U T)", "reviews per user and hour", "lower",
+        "platform practice", _per_user("reviews"),
     ),
 }  # fmt: skip
 

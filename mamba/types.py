@@ -33,6 +33,10 @@ ITEM_COLUMNS = OBSERVED + LATENT
 COUNTS = ("exposures", "clicks", "reshares", "reports")
 
 
+# What users do besides clicking, resharing and reporting; see `mamba.world.actions`.
+ACTIONS = ("like", "reply", "reply_engaged", "good_click", "profile_click", "video", "negative")
+
+
 def item_width(n_topics: int) -> int:
     """Number of columns of the packed item table, `D + 12`."""
     return n_topics + len(ITEM_COLUMNS)
@@ -228,6 +232,8 @@ class View:
         followers: [U] follower counts.
         interest: [D, U] topic mix of the user's logged clicks, on the simplex.
         sessions: [U] running share of active steps.
+        seen: [D, U] topic mix of what the user examined lately, on the simplex.
+        group: [U] int32 community of each account, 0 to G - 1.
         links: [L, U] int32 accounts that could be suggested to each user; L = 0 where nothing is rewired.
     """
 
@@ -238,6 +244,8 @@ class View:
     followers: Array
     interest: Array
     sessions: Array
+    seen: Array
+    group: Array
     links: Array
 
 
@@ -246,6 +254,7 @@ class Candidates:
     """The candidates of some users, as a platform sees them.
 
     Attributes:
+        users: [U] int32 ids of these users; of a block, or of a logged batch.
         ids: [C, U] int32 item slots.
         existence: [C, U] probability that the candidate is really there.
         in_network: [C, 1] 1 for candidates that come from the user's own ties.
@@ -254,6 +263,7 @@ class Candidates:
         interest: [D, U] columns of `View.interest` that belong to these users.
     """
 
+    users: Array
     ids: Array
     existence: Array
     in_network: Array
@@ -267,26 +277,47 @@ class Log:
     """What a platform logs in a step: a batch of users' interactions, item totals, and labels that have come in.
 
     Attributes:
-        users: [B] int32 ids of the logged batch.
-        candidates: `Candidates` of those users, [C, B].
+        candidates: `Candidates` of the logged batch of users, [C, B]; `candidates.users` [B] are their ids.
         examined: [C, B] whether (expected mode: how probably) each was looked at.
         clicked: [C, B] likewise clicked.
         reshared: [C, B] likewise reshared.
+        reported: [C, B] likewise reported.
+        actions: action of `ACTIONS` -> [C, B] likewise.
+        asked: [C, B] whether the user was asked what the item was worth.
+        rating: [C, B] what they answered, 0 to 1; 0 where not asked.
+        engaged: [U] int32 slot of one item that each user clicked in this step, drawn among them.
+        engaged_weight: [U] whether they clicked any.
+        shared: [U] int32 slot of the item that each user passed on.
+        shared_weight: [U] whether they passed any on.
         counts: [M, 4] totals over all users, columns `COUNTS`.
         active: [U] whether each user was active.
         checked: [M] 1 where a delayed review came in this step.
         verdict: [M] its outcome, 1 = violates the rules; 0 where not checked.
+        taken: [M] existence that moderation took away in this step.
+        appealed: [M] the part of it that its author appealed against.
+        judgement: [M] what a human reviewer would answer, 1 = violates. An algorithm may use it only for items whose
+            review it pays for, by counting them in `Act.reviews`.
     """
 
-    users: Array
     candidates: Candidates
     examined: Array
     clicked: Array
     reshared: Array
+    reported: Array
+    actions: dict[str, Array]
+    asked: Array
+    rating: Array
+    engaged: Array
+    engaged_weight: Array
+    shared: Array
+    shared_weight: Array
     counts: Array
     active: Array
     checked: Array
     verdict: Array
+    taken: Array
+    appealed: Array
+    judgement: Array
 
 
 Metrics = dict[str, Array]

@@ -1,5 +1,7 @@
 """Every objective by hand, and what the table of objectives promises."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 from helpers import assert_finite
 
 from mamba import objectives
+from mamba.types import Sizes
 from mamba.world import measures
-from mamba.world.parameters import WorldParameters, as_arrays
 
 USERS = 10
 METRICS = {
@@ -30,6 +32,13 @@ METRICS = {
         "toxic_exposures_by_group": [[4.0, 0.0], [1.0, 0.0]],
         "false_removals": [1.0, 2.0],
         "benign_posts": [20.0, 10.0],
+        "false_removals_by_group": [[1.0, 0.0], [0.0, 2.0]],
+        "benign_posts_by_group": [[10.0, 10.0], [10.0, 0.0]],
+        "violating_posts": [2.0, 3.0],
+        "live_violations": [4.0, 11.0],
+        "posts": [22.0, 13.0],
+        "overturned": [0.0, 1.0],
+        "reviews": [5.0, 7.0],
     }.items()
 }
 BY_HAND = {
@@ -50,6 +59,10 @@ BY_HAND = {
     "exposure_disparity": 0.1,
     "toxic_exposure_gap": 5 / 50 - 0 / 50,
     "false_removal_rate": 3 / 30,
+    "false_removal_gap": 2 / 10 - 1 / 20,
+    "violation_lifetime": 15 / 5,
+    "overturned_appeals": 1 / 35,
+    "reviewer_load": 12 / 20,
 }
 
 
@@ -115,10 +128,30 @@ def test_normalised_entropy():
 
 
 def test_removals_against_the_truth():
-    parameters = as_arrays(WorldParameters(harm_width=0.001))
-    toxicity, veracity = jnp.asarray([0.9, 0.1, 0.1]), jnp.asarray([0.9, 0.9, 0.2])
+    # two creators of two groups, items of two steps; the first creator's items are benign, the second's are not
+    sizes = Sizes(users=2, creators=2, lifetime=2, groups=2)
+    people = SimpleNamespace(group=jnp.asarray([0, 1], jnp.int32))
+    removed, verdict = jnp.asarray([0.5, 1.0, 0.0, 0.5]), jnp.asarray([0.0, 1.0, 0.0, 1.0])
     got = measures.removals(
-        jnp.asarray([1.0, 1.0, 0.5]), toxicity, veracity, jnp.asarray([1.0, 0.5, 1.0]), toxicity, veracity, parameters
+        removed,
+        removed * jnp.asarray([1.0, 0.0, 1.0, 0.0]),
+        0.4 * removed,
+        verdict,
+        jnp.asarray([1.0, 0.5, 1.0, 0.5]),
+        jnp.asarray([0.0, 1.0, 0.0, 0.8]),
+        jnp.asarray([1.0, 0.5]),
+        jnp.asarray([0.0, 1.0]),
+        people,
+        sizes,
     )
-    want = {"removed": 2.5, "false_removals": 1.0, "benign_posts": 0.5, "violating_posts": 2.0}
-    assert {name: float(value) for name, value in got.items()} == pytest.approx(want)
+    want = {
+        "removed": 2.0,
+        "posts": 1.5,
+        "false_removals": 0.5,
+        "benign_posts": 1.0,
+        "violating_posts": 0.5,
+    }
+    want |= {"appeals": 0.8, "overturned": 0.2, "live_violations": 0.9}
+    assert {name: float(value) for name, value in got.items() if not name.endswith("group")} == pytest.approx(want)
+    np.testing.assert_allclose(got["false_removals_by_group"], [0.5, 0.0])
+    np.testing.assert_allclose(got["benign_posts_by_group"], [1.0, 0.0])

@@ -79,12 +79,16 @@ class Proposal(NamedTuple):
 
 
 class Act(NamedTuple):
-    """What an algorithm does before candidates are drawn; None is neutral."""
+    """What an algorithm does before candidates are drawn; None is neutral.
+
+    `reviews`, a scalar, is no port: the human reviews that the algorithm has paid for in this step, for the books.
+    """
 
     propose: Proposal | None = None
     survive: Array | None = None
     pace: Array | None = None
     link: Array | None = None
+    reviews: Array | None = None
 
 
 class Rank(NamedTuple):

@@ -37,21 +37,21 @@ def _none_of_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[
     return value, -value * jnp.sum(change / jnp.maximum(1.0 - probability, 1e-6), axis=0)
 
 
-def chosen_reshare(ids: Array, reshared: Array, *, draw: Array, mode: Mode) -> tuple[Array, Array]:
-    """Which of the reshared candidates becomes the outbox entry.
+def chosen(ids: Array, events: Array, *, draw: Array, mode: Mode) -> tuple[Array, Array]:
+    """One of the candidates to which something happened: the reshare that becomes the outbox entry, for one.
 
     Args:
         ids: [C, U] item slots.
-        reshared: [C, U] reshare weights in [0, 1].
+        events: [C, U] weights in [0, 1] of what happened.
         draw: [C, U] uniform draws.
         mode: numeric mode.
 
     Returns:
-        `(item [U] int32, weight [U])`; the weight is the probability of at least one reshare.
+        `(item [U] int32, weight [U])`; the weight is the probability of at least one event.
     """
-    chosen, carry = pick(reshared, draw, mode)
-    item = jnp.take_along_axis(ids, chosen[None], axis=0)[0]
-    return item, carry * (1.0 - _none_of(reshared))
+    which, carry = pick(events, draw, mode)
+    item = jnp.take_along_axis(ids, which[None], axis=0)[0]
+    return item, carry * (1.0 - _none_of(events))
 
 
 def share(outbox: Outbox, item: Array, weight: Array, *, step: Array, sizes: Sizes) -> Outbox:

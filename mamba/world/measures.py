@@ -11,8 +11,6 @@ import jax.numpy as jnp
 from mamba.sums import total
 from mamba.types import Array, Footprint, Metrics, Population, Sizes, Users
 from mamba.world.dynamics import Experience
-from mamba.world.parameters import WorldParameters
-from mamba.world.posting import violation
 
 
 def gini(values: Array) -> Array:
@@ -107,32 +105,45 @@ def disparity(reach: Array, alive: Array, substance: Array, people: Population, 
 
 def removals(
     removed: Array,
-    toxicity: Array,
-    veracity: Array,
+    wrong: Array,
+    appealed: Array,
+    verdict: Array,
+    alive: Array,
+    harmful: Array,
     posted: Array,
-    posted_toxicity: Array,
-    posted_veracity: Array,
-    parameters: WorldParameters,
+    bad: Array,
+    people: Population,
+    sizes: Sizes,
 ) -> Metrics:
     """What moderation took down in a step, against the truth.
 
     Args:
         removed: [M] existence taken away.
-        toxicity: [M]; veracity: [M], of all items.
-        veracity: [M].
+        wrong: [M] the part of it that was benign.
+        appealed: [M] the part of it that authors appealed against.
+        verdict: [M] what a reviewer of the appeal answers, 1 = violates.
+        alive: [M] existence after removal.
+        harmful: [M] degree to which items violate the rules.
         posted: [N] existence of this step's posts.
-        posted_toxicity: [N], of this step's posts.
-        posted_veracity: [N], likewise.
-        parameters: world parameters.
+        bad: [N] degree to which they violate the rules.
+        people: groups of the creators are those of the first N users.
+        sizes: static sizes.
 
     Returns:
-        Scalars `removed`, `false_removals`, `benign_posts`, `violating_posts`.
+        Scalars `removed`, `false_removals`, `posts`, `benign_posts`, `violating_posts`, `live_violations`, `appeals`,
+        `overturned`, and [G] arrays `false_removals_by_group`, `benign_posts_by_group`.
     """
-    wrong = 1.0 - violation(toxicity, veracity, parameters)
-    bad = violation(posted_toxicity, posted_veracity, parameters)
+    member = jax.nn.one_hot(people.group[: sizes.creators], sizes.groups)
+    benign = posted * (1.0 - bad)
     return {
         "removed": jnp.sum(removed),
-        "false_removals": jnp.sum(removed * wrong),
-        "benign_posts": jnp.sum(posted * (1.0 - bad)),
+        "false_removals": jnp.sum(wrong),
+        "posts": jnp.sum(posted),
+        "benign_posts": jnp.sum(benign),
         "violating_posts": jnp.sum(posted * bad),
+        "appeals": jnp.sum(appealed),
+        "overturned": jnp.sum(appealed * (1.0 - verdict)),
+        "live_violations": jnp.sum(alive * harmful),
+        "false_removals_by_group": jnp.sum(wrong.reshape(sizes.lifetime, sizes.creators), axis=0) @ member,
+        "benign_posts_by_group": benign @ member,
     }

@@ -12,7 +12,7 @@ from helpers import SIZES, assert_finite, assert_same, everything, first, inputs
 from mamba import ecosystem as eco
 from mamba import objectives
 from mamba.algorithms import base, registry
-from mamba.types import Candidates, Log, ObservedItems, View, item_column
+from mamba.types import ACTIONS, Candidates, Log, ObservedItems, View, item_column
 
 KINDS = tuple(registry.KINDS)
 D, C, U, N, M, L, B = 3, 7, 12, 5, 40, 4, 9
@@ -50,6 +50,8 @@ def observation(seed=0, *, extreme=False):
         followers=jnp.asarray(rng.integers(0, 9, U), jnp.float32),
         interest=jnp.asarray(interest / interest.sum(axis=0), jnp.float32),
         sessions=jnp.asarray(np.round(rng.random(U)) if extreme else rng.random(U), jnp.float32),
+        seen=jnp.asarray(interest[:, ::-1] / interest[:, ::-1].sum(axis=0), jnp.float32),
+        group=jnp.asarray(np.arange(U) % 2, jnp.int32),
         links=jnp.asarray(rng.integers(0, U, (L, U)), jnp.int32),
     )
     ids = jnp.asarray(rng.integers(0, M, (C, U)), jnp.int32)
@@ -58,6 +60,7 @@ def observation(seed=0, *, extreme=False):
         at = ids[:, users]
         planes = {f.name: getattr(items, f.name)[..., at] for f in dataclasses.fields(items)}
         return Candidates(
+            users=users,
             ids=at,
             existence=planes["alive"],
             in_network=jnp.ones((C, 1)).at[-2:].set(0.0),
@@ -70,16 +73,31 @@ def observation(seed=0, *, extreme=False):
     examined = jnp.asarray(rng.random((C, B)) < 0.5, jnp.float32)
     clicked = examined * jnp.asarray(rng.random((C, B)) < 0.4)
     checked = jnp.asarray(rng.random(M) < 0.5, jnp.float32)
+
+    def some(mass, chance):
+        return mass * jnp.asarray(rng.random(mass.shape) < chance, jnp.float32)
+
+    taken, asked = some(items.alive, 0.2), some(examined, 0.3)
     log = Log(
-        users=users,
         candidates=of(users),
         examined=examined,
         clicked=clicked,
-        reshared=clicked * jnp.asarray(rng.random((C, B)) < 0.3),
+        reshared=some(clicked, 0.3),
+        reported=some(examined, 0.2),
+        actions={name: some(examined if name == "negative" else clicked, 0.3) for name in ACTIONS},
+        asked=asked,
+        rating=some(asked, 0.5),
+        engaged=ids[0],
+        engaged_weight=some(jnp.ones(U), 0.5),
+        shared=ids[1],
+        shared_weight=some(jnp.ones(U), 0.2),
         counts=jnp.asarray(rng.integers(0, 4, (M, 4)), jnp.float32),
         active=jnp.asarray(rng.random(U) < 0.5, jnp.float32),
         checked=checked,
-        verdict=checked * jnp.asarray(rng.random(M) < 0.4),
+        verdict=some(checked, 0.4),
+        taken=taken,
+        appealed=some(taken, 0.3),
+        judgement=some(jnp.ones(M), 0.4),
     )
     return view, of(jnp.arange(U)), log
 

@@ -17,7 +17,7 @@ N, D = SIZES.creators, SIZES.topics
 def users(activity=1.0):
     people = population()
     zero = jnp.zeros(SIZES.users)
-    return Users(people.innate, people.interest, zero, zero, zero, zero, zero + activity)
+    return Users(people.innate, people.interest, zero, zero, zero, zero, zero, zero + activity)
 
 
 def posts(mode, *, seed=0, own_opinion=False, parameters=PARAMETERS):
@@ -201,16 +201,16 @@ def test_chosen_reshare_weight_is_the_probability_of_any():
     ids = jnp.arange(20, dtype=jnp.int32).reshape(4, 5)
     reshared = jnp.asarray(np.random.default_rng(0).random((4, 5)), jnp.float32).at[:, 4].set(0.0)
     draw = uniforms(key(), (4, 5))
-    item, weight = contagion.chosen_reshare(ids, reshared, draw=draw, mode="expected")
+    item, weight = contagion.chosen(ids, reshared, draw=draw, mode="expected")
     np.testing.assert_allclose(weight, 1 - jnp.prod(1 - reshared, axis=0), rtol=1e-5)
     assert bool(jnp.all(jnp.any(ids == item[None], axis=0)))
-    slope = jax.grad(lambda m: jnp.sum(contagion.chosen_reshare(ids, m, draw=draw, mode="expected")[1]))(reshared)
+    slope = jax.grad(lambda m: jnp.sum(contagion.chosen(ids, m, draw=draw, mode="expected")[1]))(reshared)
     assert bool(jnp.all(jnp.isfinite(slope)))
     # certain reshares have a derivative too
-    slope = jax.grad(lambda m: jnp.sum(contagion.chosen_reshare(ids, m, draw=draw, mode="expected")[1]))
+    slope = jax.grad(lambda m: jnp.sum(contagion.chosen(ids, m, draw=draw, mode="expected")[1]))
     assert bool(jnp.all(jnp.isfinite(slope(jnp.ones((4, 5))))))
     hard = (reshared > 0.5).astype(jnp.float32)
-    item, weight = contagion.chosen_reshare(ids, hard, draw=draw, mode="sampled")
+    item, weight = contagion.chosen(ids, hard, draw=draw, mode="sampled")
     np.testing.assert_array_equal(weight, jnp.max(hard, axis=0))
     chosen = jnp.sum(jnp.where(ids == item[None], hard, 0), axis=0)
     np.testing.assert_array_equal(chosen, jnp.max(hard, axis=0))

@@ -26,7 +26,13 @@ GROUPS = {
     ),
     "People": ("polarisation", "exposure_diversity", "wellbeing", "trust"),
     "Creators and fairness": ("creator_inequality", "exposure_disparity", "toxic_exposure_gap"),
-    "Moderation errors": ("false_removal_rate",),
+    "Moderation": (
+        "false_removal_rate",
+        "false_removal_gap",
+        "violation_lifetime",
+        "overturned_appeals",
+        "reviewer_load",
+    ),
 }
 OTHER = "Other objectives"
 NOTHING = 1e-9  # levels and spreads below this are 0
