@@ -36,9 +36,10 @@ from mamba.scenarios.populations import generated
 from mamba.types import Array, Mode, Sizes
 
 CANDIDATES = 16  # C, in all cases
+KINDS = ("chronological", "popularity", "engagement", "two_tower", "notification", "removal", "demotion")
 FLOOR_BYTES = 3000  # what must move for one user-step: 16 candidate rows, the user's state in and out, random bits
 CPU_BLOCK = 1024  # users served at once beyond BLOCK_FROM users: the arrays of a block stay in a core's own cache
-BLOCK_FROM = 4096
+BLOCK_FROM = 16384
 GRADIENT_STEPS = 16
 MEMORY_STEPS = (16, 64, 256)
 
@@ -158,12 +159,12 @@ def default_block(users: int) -> int:
 
 
 def ecosystem(which: str, users: int, block: int, **sizes: int) -> eco.Ecosystem:
-    """One engagement recommender (`one`) or every registered kind (`all`), with 16 candidates in all."""
+    """One engagement recommender (`one`) or all of `KINDS` (`all`), with 16 candidates in all."""
     if which == "one":
         algorithms, proposed = {"home": registry.make("engagement", proposals=4)}, 4
     else:
-        algorithms = {kind: registry.make(kind) for kind in registry.KINDS}
-        proposed = sum(getattr(entry.config(), "proposals", 0) for entry in registry.KINDS.values())
+        algorithms = {kind: registry.make(kind) for kind in KINDS}
+        proposed = sum(getattr(registry.KINDS[kind].config(), "proposals", 0) for kind in KINDS)
     return eco.make(
         algorithms,
         sizes=Sizes(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SIZES, first, inputs, key, run
+from helpers import CORE, SIZES, first, inputs, key, run
 
 from mamba import ecosystem as eco
 from mamba import objectives
@@ -72,7 +72,7 @@ def test_variance_of_fatigue_is_that_over_draws(small_world):
 @pytest.mark.slow
 def test_levels_agree_in_a_world_of_a_thousand():
     sizes = Sizes(users=1000, creators=200)
-    ecosystem = eco.make({kind: registry.make(kind) for kind in registry.KINDS}, sizes=sizes)
+    ecosystem = eco.make({kind: registry.make(kind) for kind in CORE}, sizes=sizes)
     given = eco.inputs(ecosystem, jax.tree.map(jnp.asarray, generated(sizes, seed=1)))
 
     def of(mode):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
+    CORE,
     KEY,
     SIZES,
     STEPS,
@@ -18,6 +19,7 @@ from helpers import (
     gates,
     inputs,
     key,
+    platform_with,
     population,
     run,
     small,
@@ -49,27 +51,29 @@ def nudged(tree, seed=0, size=0.7):
 
 @functools.cache
 def closed(kind, mode):
-    return values(run(mode)(inputs(gates=gates(**{kind: 0.0})), first(), key())[1])
+    at = platform_with(kind)
+    return values(run(mode, at)(inputs(at, gates=gates(at, **{kind: 0.0})), first(at), key())[1])
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_closed_gate_is_exactly_neutral(kind, mode):
     # With other levers and another learned state, hence other scores, proposals and hazards: nothing changes by a bit.
-    place = everything().names.index(kind)
-    state = first()
+    at = platform_with(kind)
+    place = everything(at).names.index(kind)
+    state = first(at)
     learned = list(state.learned)
     learned[place] = nudged(learned[place])
-    given = inputs(gates=gates(**{kind: 0.0}))
+    given = inputs(at, gates=gates(at, **{kind: 0.0}))
     given = given.replace(levers=given.levers | {kind: nudged(given.levers[kind])})
-    after, metrics = run(mode)(given, state.replace(learned=tuple(learned)), key())
+    after, metrics = run(mode, at)(given, state.replace(learned=tuple(learned)), key())
     np.testing.assert_array_equal(values(metrics), closed(kind, mode))
     assert_same(after.learned[place], learned[place])  # nor does it learn
     if mode == "sampled":
         return  # in so small a world a change of scores may flip no event
     # with the gate open the same change does matter
-    changed = values(run(mode)(given.replace(gates=gates()), state.replace(learned=tuple(learned)), key())[1])
-    assert not np.array_equal(changed, values(run(mode)(inputs(), first(), key())[1]))
+    changed = values(run(mode, at)(given.replace(gates=gates(at)), state.replace(learned=tuple(learned)), key())[1])
+    assert not np.array_equal(changed, values(run(mode, at)(inputs(at), first(at), key())[1]))
 
 
 @functools.cache
@@ -85,7 +89,7 @@ def platform(*kinds, mode="expected", prefix=""):
 
 
 def only(*kinds):
-    return inputs(gates=gates(**{kind: float(kind in kinds) for kind in KINDS}))
+    return inputs(gates=gates(**{kind: float(kind in kinds) for kind in CORE}))
 
 
 @pytest.mark.parametrize("kinds", [(), ("engagement",)], ids=["none", "engagement"])
@@ -97,9 +101,9 @@ def test_a_closed_gate_is_a_platform_built_without(kinds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CORE)
 def test_each_closed_gate_is_a_platform_built_without(kind):
-    rest = tuple(other for other in KINDS if other != kind)
+    rest = tuple(other for other in CORE if other != kind)
     np.testing.assert_allclose(closed(kind, "expected"), values(platform(*rest)(key())), rtol=1e-5, atol=1e-7)
 
 
@@ -107,8 +111,8 @@ def test_each_closed_gate_is_a_platform_built_without(kind):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_own_randomness_of_closed_algorithms_does_not_matter(mode):
     # Streams are named after algorithms, so other names are other randomness.
-    ecosystem = eco.make({f"other {kind}": small(kind) for kind in KINDS}, sizes=SIZES)
-    given = eco.inputs(ecosystem, population(), gates=jnp.zeros(len(KINDS)))
+    ecosystem = eco.make({f"other {kind}": small(kind) for kind in CORE}, sizes=SIZES)
+    given = eco.inputs(ecosystem, population(), gates=jnp.zeros(len(CORE)))
 
     def body(given, state, seed):
         return rollout(ecosystem, given, key=seed, steps=STEPS, mode=mode, state=state)[:2]

@@ -7,7 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SIZES, assert_finite, assert_same, everything, first, inputs, jacobian, key, run
+from helpers import (
+    PLATFORMS,
+    SIZES,
+    assert_finite,
+    assert_same,
+    everything,
+    first,
+    inputs,
+    jacobian,
+    key,
+    platform_with,
+    run,
+)
 
 from mamba import ecosystem as eco
 from mamba import objectives
@@ -190,7 +202,7 @@ def test_learning_keeps_the_shape_of_what_is_learned(kind, extreme):
     for before, after in zip(jax.tree.leaves(learned), jax.tree.leaves(new), strict=True):
         assert before.shape == after.shape and before.dtype == after.dtype
         assert not before.weak_type and not after.weak_type
-    assert loss.shape == () and loss.dtype == jnp.float32 and bool(jnp.isfinite(loss)) and float(loss) >= 0
+    assert loss.shape == () and loss.dtype == jnp.float32 and bool(jnp.isfinite(loss))
     assert_finite(new)
 
 
@@ -220,19 +232,20 @@ def test_learning_reduces_the_own_loss_on_a_stationary_stream(kind):
 
     path = np.asarray(losses())
     assert np.all(np.isfinite(path))
-    assert path[-20:].mean() < 0.85 * path[0]
+    if np.any(path):  # some keep books without a loss of their own
+        assert path[-20:].mean() < path[0] - 0.15 * abs(path[0])
 
 
 @functools.cache
-def slopes_of_everything():
+def slopes_of_everything(platform):
     # From a state that has run for a while: what is learned and what is popular are zero at the start.
-    state, _ = run("expected")(inputs(), first(), key())
-    return jacobian()(inputs(), state, key())
+    state, _ = run("expected", platform)(inputs(platform), first(platform), key())
+    return jacobian(platform)(inputs(platform), state, key())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_objectives_have_finite_gradients_with_respect_to_every_lever(kind):
-    slopes = slopes_of_everything()[kind]
+    slopes = slopes_of_everything(platform_with(kind))[kind]
     assert slopes.keys() == registry.make(kind).levers.keys()
     for name, slope in slopes.items():
         assert slope.shape == (len(objectives.NAMES),)
@@ -240,7 +253,8 @@ def test_objectives_have_finite_gradients_with_respect_to_every_lever(kind):
         assert float(jnp.max(jnp.abs(slope))) > 0, name
 
 
-def test_latent_truth_does_not_reach_any_port():
+@pytest.mark.parametrize("platform", range(len(PLATFORMS)))
+def test_latent_truth_does_not_reach_any_port(platform):
     # Every algorithm's `act` and `rank` in a real step, with the world's latent truth replaced by noise.
     kept = []
 
@@ -251,17 +265,18 @@ def test_latent_truth_does_not_reach_any_port():
 
         return watched
 
-    watched = everything()._replace(
-        algorithms=tuple(a._replace(act=spy(a.act), rank=spy(a.rank)) for a in everything().algorithms)
+    all_of_it = everything(platform)
+    watched = all_of_it._replace(
+        algorithms=tuple(a._replace(act=spy(a.act), rank=spy(a.rank)) for a in all_of_it.algorithms)
     )
 
     @jax.jit
     def ports(state):
         kept.clear()
-        eco.step(watched, inputs(), state, index=jnp.int32(SIZES.lifetime), key=key(), mode="sampled")
+        eco.step(watched, inputs(platform), state, index=jnp.int32(SIZES.lifetime), key=key(), mode="sampled")
         return list(kept)
 
-    state, _ = run("sampled")(inputs(), first(), key())
+    state, _ = run("sampled", platform)(inputs(platform), first(platform), key())
     world, rng = state.world, np.random.default_rng(0)
 
     def noise(like):
@@ -276,7 +291,7 @@ def test_latent_truth_does_not_reach_any_port():
         world=world.replace(items=world.items.replace(table=table), users=world.users.replace(**hidden))
     )
     plain, perturbed = ports(state), ports(other)
-    assert len(plain) == 2 * len(KINDS)
+    assert len(plain) == 2 * len(all_of_it.names)
     assert_same(plain, perturbed)
     # the spy sees what it should: an observed column does reach a port
     seen = table.at[:, item_column("toxicity_signal", SIZES.topics)].set(0.5)
