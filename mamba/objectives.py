@@ -157,6 +157,8 @@ OBJECTIVES: dict[str, Objective] = {
 }  # fmt: skip
 
 NAMES = tuple(OBJECTIVES)
+# What moderation does, as against what comes of it.
+MODERATION = ("false_removal_rate", "false_removal_gap", "violation_lifetime", "overturned_appeals", "reviewer_load")
 
 
 def evaluate(metrics: Metrics, n_users: int) -> Array:

@@ -38,9 +38,9 @@ def test_every_case_has_the_same_number_of_candidates(bench):
 def test_blocks(bench, monkeypatch):
     assert bench.default_block(1000) == 0
     if not bench.on_accelerator():
-        assert bench.default_block(100_000) == bench.CPU_BLOCK
+        assert bench.default_block(1_000_000) == bench.CPU_BLOCK
     monkeypatch.setattr(bench, "on_accelerator", lambda: True)
-    assert bench.default_block(100_000) == 0
+    assert bench.default_block(1_000_000) == 0
 
 
 def test_a_quick_run_prints_and_writes(bench, tmp_path, capsys, monkeypatch):

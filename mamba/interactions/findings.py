@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mamba.interactions.factorial import Analysis, Estimate, discoveries
-from mamba.objectives import NAMES, OBJECTIVES
+from mamba.objectives import MODERATION, NAMES, OBJECTIVES
 
 
 class Finding(NamedTuple):
@@ -86,7 +86,7 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
     spread = np.where(analysis.spread > 1e-9, analysis.spread, np.inf)
     harm = -analysis.switch_off.mean * sign[None]
     # Engagement is the platform's own metric and false removals are moderation's own error: a side effect is elsewhere.
-    other = np.array([not name.startswith(("engagement", "false_removal")) for name in NAMES])
+    other = np.array([not (name.startswith("engagement") or name in MODERATION) for name in NAMES])
     size = np.where(found & other[None] & (harm > 0), harm / spread, 0.0)
     if not size.any():
         return None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from numpy.typing import NDArray
 
-from mamba.objectives import OBJECTIVES
+from mamba.objectives import MODERATION, OBJECTIVES
 from mamba.runs import figures, folder
 from mamba.runs.markup import Html, between, join, tag
 
@@ -26,13 +26,7 @@ GROUPS = {
     ),
     "People": ("polarisation", "exposure_diversity", "wellbeing", "trust"),
     "Creators and fairness": ("creator_inequality", "exposure_disparity", "toxic_exposure_gap"),
-    "Moderation": (
-        "false_removal_rate",
-        "false_removal_gap",
-        "violation_lifetime",
-        "overturned_appeals",
-        "reviewer_load",
-    ),
+    "Moderation": MODERATION,
 }
 OTHER = "Other objectives"
 NOTHING = 1e-9  # levels and spreads below this are 0
