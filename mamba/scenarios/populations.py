@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +75,10 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
             f"scenario.dataset: {config.dataset} is a conversation, not a network; use it as scenario.opinions"
         )
     dataset = datasets.part(whole, config.users, seed=seed) if 0 < config.users < whole.n_users else whole
+    if config.ties == "rewired":
+        # The null model of everything but degrees: communities, reciprocity and clustering go.
+        edges = network.switched(dataset.edges, dataset.n_users, seed=seed)
+        dataset = dataclasses.replace(dataset, edges=edges)
     n_users = dataset.n_users
     sizes = Sizes(
         users=n_users,
@@ -105,7 +110,8 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
     population, facts = _population(dataset, innate, sizes, seed=seed)
     share = "all" if n_users == whole.n_users else f"a connected part of {n_users:,} of the {whole.n_users:,}"
     story = {
-        "network": f"{dataset.title}: {share} users, {len(dataset.edges):,} follow edges",
+        "network": f"{dataset.title}: {share} users, {len(dataset.edges):,} follow edges"
+        + (", drawn anew with the same degrees" if config.ties == "rewired" else ""),
         "source": f"{dataset.source} ({dataset.licence})",
         "opinions": f"innate opinions on {sizes.topics} topics from {config.opinions}, homophily {config.homophily:g}",
         **facts,

@@ -12,6 +12,9 @@ class ScenarioConfig:
     """Data and sizes."""
 
     dataset: str = setting("twitch_engb", "a packaged network, or the path of an edge list (.csv .tsv .parquet .npz)")
+    ties: str = setting(
+        "real", "the network's own ties, or ties drawn anew with the same degrees", choices=("real", "rewired")
+    )
     opinions: str = setting(
         "polis_vtaiwan_uberx", "packaged conversation whose opinion distribution is used, or 'gaussian'"
     )

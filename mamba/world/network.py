@@ -32,6 +32,7 @@ __all__ = [
     "random_regular",
     "relabel",
     "stochastic_block_model",
+    "switched",
     "symmetrise",
 ]
 
@@ -332,6 +333,43 @@ def stochastic_block_model(
             cells = _distinct(rng.binomial(possible, matrix[i, j]), possible, rng)
             parts.append(np.stack([starts[i] + cells // sizes[j], starts[j] + cells % sizes[j]], axis=1))
     return _finish(np.concatenate(parts), directed)
+
+
+def switched(edges: Edges, n_users: int, *, seed: int, rounds: int = 20) -> Edges:
+    """Exchange the sources of pairs of edges until only the degrees are left of the graph.
+
+    In every round the edges are paired at random, and (a, b), (c, d) become (a, d), (c, b) unless that would make a
+    self-loop or a repeated edge. In- and out-degrees are kept exactly, also where a hub knows nearly everybody and the
+    configuration model would lose most of its edges.
+
+    Args:
+      edges: `[E, 2]` int32, distinct, without self-loops.
+      n_users: U.
+      seed: integer seed.
+      rounds: how often each edge is offered an exchange.
+
+    Returns:
+      Edges `[E, 2]` int32, sorted by (reader, source).
+
+    References:
+      Maslov and Sneppen 2002 (rewiring that preserves degrees).
+    """
+    rng = np.random.default_rng(seed)
+    reader, source = np.asarray(edges, np.int64).T.copy()
+    half = len(reader) // 2
+    for _ in range(rounds):
+        order = rng.permutation(len(reader))
+        one, other = order[:half], order[half : 2 * half]
+        new = np.stack([reader[one] * n_users + source[other], reader[other] * n_users + source[one]])
+        taken = np.isin(new, reader * n_users + source)
+        _, place, times = np.unique(new, return_inverse=True, return_counts=True)
+        taken |= (times[place] > 1).reshape(new.shape)
+        loops = (reader[one] == source[other]) | (reader[other] == source[one])
+        go = ~(taken.any(axis=0) | loops)
+        one, other = one[go], other[go]
+        source[one], source[other] = source[other], source[one]
+    rows = np.stack([reader, source], axis=1).astype(np.int32)
+    return rows[np.lexsort((rows[:, 1], rows[:, 0]))]
 
 
 def configuration_model(out_degrees: ArrayLike, in_degrees: ArrayLike, *, seed: int) -> Edges:

@@ -323,3 +323,14 @@ def test_symmetrise_is_idempotent():
     np.testing.assert_array_equal(both, both[np.lexsort((both[:, 1], both[:, 0]))])
     np.testing.assert_array_equal(network.symmetrise(both), both)
     assert len(both) == 8
+
+
+def test_switching_keeps_degrees_exactly_and_mixes():
+    edges = network.preferential_attachment(200, 5, seed=2)
+    mixed = network.switched(edges, 200, seed=4)
+    for count in (network.in_degree, network.out_degree):
+        np.testing.assert_array_equal(count(mixed, 200), count(edges, 200))
+    np.testing.assert_array_equal(network.check_edges(mixed, 200, merge_duplicates=False), mixed)
+    shared = len(set(map(tuple, mixed.tolist())) & set(map(tuple, edges.tolist())))
+    assert shared < 4 * len(edges) ** 2 / 200**2  # by chance E^2 / U^2 in a graph without hubs
+    np.testing.assert_array_equal(network.switched(edges, 200, seed=4), mixed)
