@@ -14,6 +14,9 @@ from mamba.interactions.factorial import Analysis, Estimate, discoveries
 from mamba.objectives import MODERATION, NAMES, OBJECTIVES
 
 
+_LEVEL = 1e-6  # levels below this are nothing to be relative to
+
+
 class Finding(NamedTuple):
     """One finding.
 
@@ -42,7 +45,7 @@ def _percent(mean: float, low: float, high: float, level: float) -> str:
 
 def _sized(estimate: Estimate, index: tuple[int, ...], level: float, unit: str, confidence: float) -> str:
     mean, low, high = (float(x[index]) for x in (estimate.mean, estimate.low, estimate.high))
-    if abs(level) > 1e-6:
+    if abs(level) > _LEVEL:
         text = _percent(mean, low, high, abs(level))
         return text.replace("95 %", f"{100 * confidence:.0f} %") + " of its level with everything on"
     return f"{mean:+.3g} {unit} ({100 * confidence:.0f} % CI {low:+.3g} to {high:+.3g})"
@@ -104,6 +107,17 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
     return Finding("side_effect", sentence, name, *(float(x[i, k]) for x in (effect.mean, effect.low, effect.high)))
 
 
+def _price(change: Estimate, baseline: np.ndarray, told: set[str]) -> str | None:
+    """The objective outside the goal that got worse by most, relative to its level; None where none surely did."""
+    worse = {}
+    for k, name in enumerate(NAMES):
+        sign = 1.0 if OBJECTIVES[name].better == "higher" else -1.0
+        surely = max(sign * change.low[k], sign * change.high[k]) < 0
+        if surely and name not in told and abs(baseline[k]) > _LEVEL:
+            worse[name] = -sign * change.mean[k] / abs(baseline[k])
+    return max(worse, key=lambda name: worse[name], default=None)
+
+
 def training(
     change: Estimate, baseline: np.ndarray, *, minimised: list[str], kept: list[str], confidence: float
 ) -> Finding | None:
@@ -129,6 +143,9 @@ def training(
     sentence = f"Training the levers of all algorithms together changed {', '.join(part(name) for name in order)}"
     if kept:
         sentence += f"; it changed what it had to keep, {', '.join(part(name) for name in kept)}"
+    price = _price(change, baseline, set(minimised) | set(kept))
+    if price is not None:
+        sentence += f"; the price was {part(price)}"
     k = NAMES.index(best)
     return Finding(
         "training", sentence + " (fresh seeds, sampled model).", best,

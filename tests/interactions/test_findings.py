@@ -52,4 +52,6 @@ def test_training_is_told_for_better_and_for_worse():
     assert found is not None
     assert "toxic exposure by -10.0 %" in found.sentence
     assert "had to keep, engagement by -10.0 %" in found.sentence
+    # everything fell by a tenth: of what was not in the goal, that harms where more is healthier
+    assert "; the price was click-through rate by -10.0 %" in found.sentence
     assert findings.training(change, np.ones(len(NAMES)), minimised=[], kept=[], confidence=0.95) is None
