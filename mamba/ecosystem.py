@@ -381,15 +381,13 @@ def _serve(
     # engagement
     columns = {**hidden, "glitter": items.glitter}
     value = response.utility(users, items.topics, columns, parameters)
-    choice = response.CHOICE[mechanisms.choice](value, examined)
-    clicked = examined * bern(choice, slots["click"], mode)
+    clicked, share_draw = response.CHOICE[mechanisms.choice](value, examined, slots["click"], mode)
     susceptibility = dynamics.effective_susceptibility(users, block.people)
     share = response.reshare_probability(susceptibility, columns, friction, parameters)
     complaint = response.report_probability(columns, parameters)
-    share_draw = pick_draw = report_draw = slots["click"]
+    pick_draw = report_draw = slots["click"]
     engage_draw = 1.0 - slots["click"]  # only what is drawn in this mode too needs a stream of its own
     if mode != "expected":
-        share_draw = recycle(slots["click"], choice)
         pick_draw = recycle(share_draw, share)
         report_draw = recycle(slots["exist"], existence)
         engage_draw = recycle(report_draw, complaint)
@@ -480,6 +478,8 @@ def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context
 
     ties = jax.tree.map(split_rows, everyone.ties)
     pieces = replace(jax.tree.map(split, replace(everyone, ties=_NO_LEAVES)), ties=ties)
+    # One block at a time is held in the backward pass, too.
+    body = jax.checkpoint(body, prevent_cse=False)
     counts, (served, sums, sample) = jax.lax.scan(body, empty, (pieces, jnp.arange(blocks, dtype=jnp.int32)))
     served = jax.tree.map(lambda x: join(x)[..., : sizes.users], served)
     sample = _each_user(join, sample)
@@ -591,10 +591,13 @@ def step(
     )
 
     # every algorithm learns
-    due = (view.age == parameters.check_delay) * items.posted
+    due = (view.age == jnp.round(parameters.check_delay)) * items.posted
     checked = due * (item_draws["check"][0] < parameters.check_share)
-    batch = logged.gap.shape
-    action_draws = uniforms(keys["actions"][0], (len(ACTIONS) + 1, *batch))
+    each_source = [
+        uniforms(stream(keys["actions"][0], source), (len(ACTIONS) + 1, width, logged.gap.shape[1]))
+        for source, width in widths
+    ]
+    action_draws = jnp.concatenate(each_source, axis=1)
     acted, asked, rating = actions.taken(
         logged.columns,
         logged.gap,
@@ -649,9 +652,8 @@ def step(
             sizes=sizes,
             mode=mode,
         )
-    users = dynamics.CHURN[mechanisms.churn](
-        served.users, people, draw=draws["churn"][0], parameters=parameters, mode=mode
-    )
+    leaves = dynamics.CHURN[mechanisms.churn](served.users, draw=draws["churn"][0], parameters=parameters, mode=mode)
+    users = dynamics.replaced(served.users, dynamics.newcomers(people, parameters), leaves)
 
     # books
     substance_bonus = 1.0 + parameters.payout_substance * hidden["substance"]
@@ -661,10 +663,14 @@ def step(
     table = table.at[:, reports].set(memory * table[:, reports] + counts[:, COUNTS.index("reports")])
     clicks = counts[:, COUNTS.index("clicks")]
     exposures = counts[:, COUNTS.index("exposures")].reshape(sizes.lifetime, sizes.creators)
+    person = {
+        "interest": memory * world.footprint.interest + served.clicked_topics,
+        "sessions": memory * world.footprint.sessions + (1.0 - memory) * served.active,
+        "seen": reach_memory * world.footprint.seen + served.seen_topics,
+    }
+    stranger = {name: jnp.zeros_like(value) for name, value in person.items()} | {"sessions": people.habit}
     footprint = Footprint(
-        interest=memory * world.footprint.interest + served.clicked_topics,
-        sessions=memory * world.footprint.sessions + (1.0 - memory) * served.active,
-        seen=reach_memory * world.footprint.seen + served.seen_topics,
+        **dynamics.replaced(person, stranger, leaves),
         reach=reach_memory * world.footprint.reach + total(exposures, axis=0),
     )
     items = replace(items, table=table, reward=items.reward + clicks * substance_bonus)
@@ -732,7 +738,7 @@ def _proposals(ecosystem: Ecosystem, gates: Array, acts: Sequence[Act], cuts: fr
     for i, (name, act) in enumerate(zip(ecosystem.names, acts, strict=True)):
         if act.propose is not None:
             ids.append(act.propose.ids)
-            existence.append(jnp.where(gates[i] > 0, gates[i] * act.propose.existence, 0.0))
+            existence.append(gates[i] * act.propose.existence)
             widths.append((name, act.propose.ids.shape[0]))
     joined = jnp.concatenate(existence)
     if "proposal" in cuts:

@@ -3,7 +3,7 @@
 A member differs from its siblings in levers, gates, learning switches and key, which are all traced, so one compilation
 serves a factorial design, an evolution strategy and an evaluation alike. Members are spread over the devices; on a
 device they run one after the other (`layout="loop"`) or side by side (`layout="vmap"`). A plain vmap turns every gather into a
-batched one: on a CPU, one after the other is faster (the study in `experiments/` says by how much).
+batched one; on a CPU both ran equally fast (`experiments/first_look`), and one after the other compiles faster.
 """
 
 from __future__ import annotations
@@ -41,7 +41,14 @@ class Members(NamedTuple):
     keys: Array
 
 
-def repeat(ecosystem: eco.Ecosystem, levers: Levers, keys: Array, *, gates: Array | None = None) -> Members:
+def repeat(
+    ecosystem: eco.Ecosystem,
+    levers: Levers,
+    keys: Array,
+    *,
+    gates: Array | None = None,
+    learning: Array | None = None,
+) -> Members:
     """Members that share levers: one for each key.
 
     Args:
@@ -49,15 +56,16 @@ def repeat(ecosystem: eco.Ecosystem, levers: Levers, keys: Array, *, gates: Arra
         levers: one platform's levers, without a member axis.
         keys: [B] typed keys.
         gates: [A] or [B, A]; None opens every gate.
+        learning: [A] or [B, A]; None lets everyone learn.
 
     Returns:
-        B members that all learn.
+        B members.
     """
     shape = (len(keys), len(ecosystem.names))
     return Members(
         levers=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *jnp.shape(x))), levers),
         gates=jnp.ones(shape) if gates is None else jnp.broadcast_to(jnp.asarray(gates, jnp.float32), shape),
-        learning=jnp.ones(shape),
+        learning=jnp.ones(shape) if learning is None else jnp.broadcast_to(jnp.asarray(learning, jnp.float32), shape),
         keys=keys,
     )
 

@@ -63,8 +63,12 @@ def _group_gap(top: str, bottom: str) -> Callable[[Metrics, int], Array]:
 
     def gap(metrics: Metrics, users: int) -> Array:
         del users
-        rate = jnp.sum(metrics[f"{top}_by_group"], axis=0) / (jnp.sum(metrics[f"{bottom}_by_group"], axis=0) + _EPSILON)
-        return jnp.max(rate) - jnp.min(rate)
+        mass = jnp.sum(metrics[f"{bottom}_by_group"], axis=0)
+        there = mass > _EPSILON  # a group without mass has no rate
+        rate = jnp.sum(metrics[f"{top}_by_group"], axis=0) / jnp.where(there, mass, 1.0)
+        high = jnp.max(rate, where=there, initial=-jnp.inf)
+        low = jnp.min(rate, where=there, initial=jnp.inf)
+        return jnp.where(jnp.any(there), high - low, 0.0)
 
     return gap
 

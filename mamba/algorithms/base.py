@@ -173,7 +173,7 @@ def gated_sum(values: Sequence[tuple[Array, Array | None]], shape: tuple[int, ..
     total = jnp.zeros(shape)
     for gate, value in values:
         if value is not None:
-            total = total + jnp.where(gate > 0, gate * value, 0.0)
+            total = total + gate * value
     return total
 
 
@@ -182,7 +182,7 @@ def gated_product(values: Sequence[tuple[Array, Array | None]], shape: tuple[int
     total = jnp.ones(shape)
     for gate, value in values:
         if value is not None:
-            total = total * jnp.where(gate > 0, 1.0 - gate * (1.0 - value), 1.0)
+            total = total * (1.0 - gate * (1.0 - value))
     return total
 
 
@@ -191,7 +191,7 @@ def blend(old: Any, new: Any, rate: Array) -> Any:
 
     def mix(before: Array, after: Array) -> Array:
         if jnp.issubdtype(before.dtype, jnp.inexact):
-            return jnp.where(rate > 0, before + rate * (after - before), before)
+            return before + rate * (after - before)
         return jnp.where(rate > 0, after, before)
 
     return jax.tree.map(mix, old, new)

@@ -26,3 +26,40 @@ class Tower(nn.Module):
         hidden = jnp.tanh(nn.Dense(self.hidden)(features))
         code = nn.Dense(self.width)(hidden)
         return code * jax.lax.rsqrt(1.0 + jnp.sum(code * code, axis=-1, keepdims=True))
+
+
+class NextItem(nn.Module):
+    """One block of self-attention with one head, read out at the newest item of a history (Kang and McAuley 2018).
+
+    Attributes:
+        width: size of a token, E.
+        outputs: size of what is read out, F.
+    """
+
+    width: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, history: Array, weight: Array) -> Array:
+        """Reads histories.
+
+        Args:
+            history: [..., L, F'] features of engaged items, newest first; 0 where there is none.
+            weight: [..., L] in [0, 1], how much of each entry is there.
+
+        Returns:
+            [..., F].
+        """
+        place = self.param("place", nn.initializers.normal(0.5), (history.shape[-2], self.width))
+        place = jnp.broadcast_to(place, (*weight.shape, self.width))
+        token = nn.Dense(self.width, use_bias=False, name="token")(history) + weight[..., None] * place
+        # Only the newest place is read out, so only its query is formed; all else in a history came before it.
+        query = nn.Dense(self.width, name="query")(token[..., :1, :])
+        key = nn.Dense(self.width, name="key")(token)
+        value = nn.Dense(self.width, name="value")(token)
+        odds = jnp.sum(query * key, axis=-1) / self.width**0.5
+        mass = weight * jnp.exp(odds - jnp.max(odds, axis=-1, keepdims=True))
+        attended = jnp.sum(mass[..., None] * value, axis=-2) / (1e-3 + jnp.sum(mass, axis=-1, keepdims=True))
+        state = token[..., 0, :] + attended
+        state = state + nn.Dense(self.width, name="down")(jnp.tanh(nn.Dense(2 * self.width, name="up")(state)))
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.1), name="read")(state)

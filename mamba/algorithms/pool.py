@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mamba.algorithms.base import Proposal
+from mamba.sums import total
 from mamba.types import Array, View
 
 _ALIVE = 1e-3  # existence below which an item counts as gone
@@ -21,8 +22,8 @@ def draw(mass: Array, uniform: Array) -> Array:
     Returns:
         [...] int32 item slots; slot M - 1 when all mass is zero.
     """
-    total = jnp.cumsum(jax.lax.stop_gradient(mass))
-    slots = jnp.searchsorted(total, uniform.ravel() * total[-1], side="right").reshape(uniform.shape)
+    below = jnp.cumsum(jax.lax.stop_gradient(mass))
+    slots = jnp.searchsorted(below, uniform.ravel() * below[-1], side="right").reshape(uniform.shape)
     return jnp.minimum(slots, mass.shape[0] - 1).astype(jnp.int32)
 
 
@@ -41,10 +42,34 @@ def propose(view: View, ids: Array, mass: Array) -> Proposal:
         The proposal; an item that is gone keeps existence 0.
     """
     held = jax.lax.stop_gradient((view.items.alive, mass, jnp.sum(mass)))
-    alive, drawn_by, total = held[0][ids], held[1][ids], held[2]
+    alive, drawn_by, everything = held[0][ids], held[1][ids], held[2]
     # mass / alive is the score, whose derivative counts; existence brings its own when it multiplies.
     score = mass[ids] / jnp.maximum(view.items.alive[ids], _ALIVE)
     ratio = (
-        score / jnp.maximum(drawn_by / jnp.maximum(alive, _ALIVE), 1e-20) * (total / jnp.maximum(jnp.sum(mass), 1e-20))
+        score
+        / jnp.maximum(drawn_by / jnp.maximum(alive, _ALIVE), 1e-20)
+        * (everything / jnp.maximum(jnp.sum(mass), 1e-20))
     )
     return Proposal(ids, jnp.where((alive > _ALIVE) & (drawn_by > 0), ratio / jnp.maximum(alive, _ALIVE), 0.0))
+
+
+def by_odds(log_odds: Array, uniform: Array) -> Array:
+    """Draws one of B alternatives with probability softmax(log_odds), by inversion.
+
+    Args:
+        log_odds: [B, ...].
+        uniform: [...] uniform draws.
+
+    Returns:
+        [...] int32 in 0 .. B - 1.
+    """
+    mass = jnp.exp(log_odds - jnp.max(log_odds, axis=0, keepdims=True))
+    mark = uniform * total(mass, axis=0)
+
+    def past(carry: tuple[Array, Array], alternative: Array) -> tuple[tuple[Array, Array], None]:
+        chosen, below = carry
+        below = below + alternative
+        return (chosen + (below <= mark), below), None
+
+    begin = jnp.zeros(uniform.shape, jnp.int32), jnp.zeros(uniform.shape)
+    return jax.lax.scan(past, begin, mass[:-1])[0][0]

@@ -12,8 +12,40 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from mamba.algorithms.base import Algorithm
-from mamba.algorithms.moderators import demotion, removal
-from mamba.algorithms.recommenders import chronological, engagement, notification, popularity, two_tower
+from mamba.algorithms.moderators import (
+    accuracy_prompt,
+    circuit_breaker,
+    community_notes,
+    community_rules,
+    demotion,
+    friction,
+    labels,
+    personal_filters,
+    prebunking,
+    rate_limit,
+    removal,
+    review_queue,
+    rules,
+    session_limit,
+    strikes,
+    trusted_flaggers,
+)
+from mamba.algorithms.recommenders import (
+    advertising,
+    bandit,
+    bridging,
+    chronological,
+    constant,
+    diversity,
+    engagement,
+    growth,
+    matrix_factorisation,
+    notification,
+    popularity,
+    sequence,
+    stated_preference,
+    two_tower,
+)
 
 Family = Literal["recommenders", "moderators"]
 
@@ -40,6 +72,29 @@ KINDS: dict[str, Kind] = {
     "notification": Kind("recommenders", notification.Config, notification.make),
     "removal": Kind("moderators", removal.Config, removal.make),
     "demotion": Kind("moderators", demotion.Config, demotion.make),
+    "accuracy_prompt": Kind("moderators", accuracy_prompt.Config, accuracy_prompt.make),
+    "prebunking": Kind("moderators", prebunking.Config, prebunking.make),
+    "labels": Kind("moderators", labels.Config, labels.make),
+    "friction": Kind("moderators", friction.Config, friction.make),
+    "session_limit": Kind("moderators", session_limit.Config, session_limit.make),
+    "growth": Kind("recommenders", growth.Config, growth.make),
+    "bridging": Kind("recommenders", bridging.Config, bridging.make),
+    "community_notes": Kind("moderators", community_notes.Config, community_notes.make),
+    "bandit": Kind("recommenders", bandit.Config, bandit.make),
+    "stated_preference": Kind("recommenders", stated_preference.Config, stated_preference.make),
+    "diversity": Kind("recommenders", diversity.Config, diversity.make),
+    "constant": Kind("recommenders", constant.Config, constant.make),
+    "review_queue": Kind("moderators", review_queue.Config, review_queue.make),
+    "circuit_breaker": Kind("moderators", circuit_breaker.Config, circuit_breaker.make),
+    "rules": Kind("moderators", rules.Config, rules.make),
+    "strikes": Kind("moderators", strikes.Config, strikes.make),
+    "community_rules": Kind("moderators", community_rules.Config, community_rules.make),
+    "personal_filters": Kind("moderators", personal_filters.Config, personal_filters.make),
+    "rate_limit": Kind("moderators", rate_limit.Config, rate_limit.make),
+    "trusted_flaggers": Kind("moderators", trusted_flaggers.Config, trusted_flaggers.make),
+    "matrix_factorisation": Kind("recommenders", matrix_factorisation.Config, matrix_factorisation.make),
+    "sequence": Kind("recommenders", sequence.Config, sequence.make),
+    "advertising": Kind("recommenders", advertising.Config, advertising.make),
 }
 
 

@@ -130,6 +130,37 @@ def discoveries(p: np.ndarray, level: float) -> np.ndarray:
     return found.reshape(p.shape)
 
 
+def widened(estimate: Estimate, seeds: int, confidence: float) -> Estimate:
+    """The same estimates with intervals at another confidence.
+
+    Args:
+        estimate: from `estimate`.
+        seeds: S behind it.
+        confidence: such as 0.999.
+    """
+    reach = stats.t.ppf(0.5 + confidence / 2, seeds - 1) * estimate.error
+    return estimate._replace(low=estimate.mean - reach, high=estimate.mean + reach)
+
+
+def selected(estimate: Estimate, seeds: int, *, chosen: int, among: int, confidence: float) -> Estimate:
+    """Intervals that hold for estimates that were picked because they passed a test.
+
+    Of m effects the R discoveries get intervals at confidence 1 - R (1 - confidence) / m, so that the expected share of
+    them that miss their effect is at most 1 - confidence (false coverage rate).
+
+    Args:
+        estimate: all estimates.
+        seeds: S behind them.
+        chosen: R.
+        among: m.
+        confidence: such as 0.95.
+
+    References:
+        Benjamini and Yekutieli 2005.
+    """
+    return widened(estimate, seeds, 1.0 - max(chosen, 1) * (1.0 - confidence) / max(among, 1))
+
+
 class Analysis(NamedTuple):
     """Interactions of A algorithms on J objectives.
 

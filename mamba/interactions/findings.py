@@ -1,6 +1,7 @@
 """Findings: what an analysis says, in sentences with intervals.
 
-A sentence is written only for what survived its test; where nothing did, it says so. Sizes are given relative to the
+A sentence about algorithms is written only for what survived its test, with intervals that allow for its having been picked
+(`factorial.selected`); the sentence about training tells what was asked for, whatever came of it. Sizes are given relative to the
 level of the platform with every algorithm on, because a raw number of toxic impressions means little to a reader.
 """
 
@@ -10,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamba.interactions.factorial import Analysis, Estimate, discoveries
+from mamba.interactions.factorial import Analysis, Estimate, discoveries, selected
 from mamba.objectives import MODERATION, NAMES, OBJECTIVES
-
 
 _LEVEL = 1e-6  # levels below this are nothing to be relative to
 
@@ -47,8 +47,8 @@ def _sized(estimate: Estimate, index: tuple[int, ...], level: float, unit: str, 
     mean, low, high = (float(x[index]) for x in (estimate.mean, estimate.low, estimate.high))
     if abs(level) > _LEVEL:
         text = _percent(mean, low, high, abs(level))
-        return text.replace("95 %", f"{100 * confidence:.0f} %") + " of its level with everything on"
-    return f"{mean:+.3g} {unit} ({100 * confidence:.0f} % CI {low:+.3g} to {high:+.3g})"
+        return text.replace("95 %", f"{100 * confidence:g} %") + " of its level with everything on"
+    return f"{mean:+.3g} {unit} ({100 * confidence:g} % CI {low:+.3g} to {high:+.3g})"
 
 
 def _word(change: float, objective: str) -> str:
@@ -65,16 +65,24 @@ def strongest_pair(analysis: Analysis, *, confidence: float) -> Finding | None:
     i, j, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name, label = NAMES[k], OBJECTIVES[NAMES[k]].label
     level = float(analysis.values[:, -1, k].mean())
+    algorithms = len(analysis.names)
+    pair = selected(
+        analysis.pair,
+        len(analysis.values),
+        chosen=int(analysis.confirmed.sum()) // 2,
+        among=algorithms * (algorithms - 1) // 2 * len(NAMES),
+        confidence=confidence,
+    )
     a, b = analysis.names[i], analysis.names[j]
     effect = float(analysis.pair.mean[i, j, k])
     mains = [float(analysis.main.mean[x, k]) for x in (i, j)]
     sentence = (
         f"{a} and {b} interact on {label}: together they add "
-        f"{_sized(analysis.pair, (i, j, k), level, OBJECTIVES[name].unit, confidence)} to the sum of their separate "
+        f"{_sized(pair, (i, j, k), level, OBJECTIVES[name].unit, confidence)} to the sum of their separate "
         f"effects, which {_word(effect, name)} (average effect of {a}: {_alone(mains[0], level)}, of {b}: "
         f"{_alone(mains[1], level)})."
     )
-    low, high = float(analysis.pair.low[i, j, k]), float(analysis.pair.high[i, j, k])
+    low, high = float(pair.low[i, j, k]), float(pair.high[i, j, k])
     return Finding("interaction", sentence, name, effect, low, high)
 
 
@@ -96,23 +104,26 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
     i, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name = NAMES[k]
     level = float(analysis.values[:, -1, k].mean())
+    effect = selected(
+        analysis.switch_off, len(analysis.values), chosen=int(found.sum()), among=found.size, confidence=confidence
+    )
     clicks = NAMES.index("engagement_per_user")
     click_level = float(analysis.values[:, -1, clicks].mean())
     sentence = (
         f"With everything else running, {analysis.names[i]} changes {OBJECTIVES[name].label} by "
-        f"{_sized(analysis.switch_off, (i, k), level, OBJECTIVES[name].unit, confidence)}, a harm, while it changes "
-        f"engagement by {_sized(analysis.switch_off, (i, clicks), click_level, '', confidence).split(' of its')[0]}."
+        f"{_sized(effect, (i, k), level, OBJECTIVES[name].unit, confidence)}, a harm, while it changes "
+        f"engagement by {_sized(effect, (i, clicks), click_level, '', confidence).split(' of its')[0]}."
     )
-    effect = analysis.switch_off
     return Finding("side_effect", sentence, name, *(float(x[i, k]) for x in (effect.mean, effect.low, effect.high)))
 
 
 def _price(change: Estimate, baseline: np.ndarray, told: set[str]) -> str | None:
     """The objective outside the goal that got worse by most, relative to its level; None where none surely did."""
     worse = {}
+    found = discoveries(change.p, 0.05)
     for k, name in enumerate(NAMES):
         sign = 1.0 if OBJECTIVES[name].better == "higher" else -1.0
-        surely = max(sign * change.low[k], sign * change.high[k]) < 0
+        surely = found[k] and sign * change.mean[k] < 0
         if surely and name not in told and abs(baseline[k]) > _LEVEL:
             worse[name] = -sign * change.mean[k] / abs(baseline[k])
     return max(worse, key=lambda name: worse[name], default=None)

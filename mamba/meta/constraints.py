@@ -62,8 +62,13 @@ def utility(values: np.ndarray, baseline: np.ndarray, goal: Goal) -> float:
 
 
 def violations(values: np.ndarray, baseline: np.ndarray, goal: Goal) -> np.ndarray:
-    """Constraint values c [K] in units of slack; positive is violated."""
-    return _sign(goal) * (goal.share * baseline[goal.kept] - values[goal.kept]) / _slack(baseline, goal)
+    """Constraint values c [K] in units of slack; positive is violated.
+
+    The limit is J0 + (share - 1) |J0|, so that 0.97 leaves a slack of 3 % of the level on either side of 0.
+    """
+    before = baseline[goal.kept]
+    limit = before + (goal.share - 1.0) * np.abs(before)
+    return _sign(goal) * (limit - values[goal.kept]) / _slack(baseline, goal)
 
 
 def slope(

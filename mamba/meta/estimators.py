@@ -117,10 +117,11 @@ def design(n_levers: int, pairs: int) -> np.ndarray:
         pairs: wanted number of antithetic pairs.
 
     Returns:
-        [R, P] of +1 and -1 with orthogonal columns; R is the power of two that is at least `pairs` and at least P + 1,
-        so that a residual is left to estimate the error from. The constant column is left out.
+        [R, P] of +1 and -1 with orthogonal columns; R is the power of two that is at least `pairs` and at least P + 4,
+        so that a residual of at least four degrees of freedom is left to estimate the error from. The constant column is
+        left out.
     """
-    rows = 2 ** int(np.ceil(np.log2(max(pairs, n_levers + 1, 2))))
+    rows = 2 ** int(np.ceil(np.log2(max(pairs, n_levers + 4))))
     return hadamard(rows)[:, 1 : n_levers + 1].astype(np.float32)
 
 
@@ -129,21 +130,26 @@ class Audit(NamedTuple):
 
     Attributes:
         jacobian: [J, P] of the sigma-smoothed expectation.
-        error: [J, P] standard errors from the residual of the linear fit.
+        covariance: [J, J] of the errors of one lever's column: objectives are measured on the same runs.
         value: [J] mean of the perturbed runs.
     """
 
     jacobian: np.ndarray
-    error: np.ndarray
+    covariance: np.ndarray
     value: np.ndarray
 
+    @property
+    def error(self) -> np.ndarray:
+        """Standard errors [J, P]."""
+        one = np.sqrt(np.diagonal(self.covariance))
+        return np.broadcast_to(one[:, None], self.jacobian.shape).copy()
 
-def perturbed(ecosystem: eco.Ecosystem, levers: Levers, keys: Array, *, pairs: int, sigma: float) -> mem.Members:
+
+def perturbed(inputs: eco.Inputs, keys: Array, *, pairs: int, sigma: float) -> mem.Members:
     """Members of an audit: plus and minus every row of the design, for every key.
 
     Args:
-        ecosystem: static description.
-        levers: where the derivative is wanted.
+        inputs: where the derivative is wanted; its gates and learning switches are those of every member.
         keys: [S] typed keys, each shared by all perturbations (common random numbers).
         pairs: wanted number of antithetic pairs.
         sigma: size of the perturbation in unconstrained units.
@@ -151,14 +157,14 @@ def perturbed(ecosystem: eco.Ecosystem, levers: Levers, keys: Array, *, pairs: i
     Returns:
         `S * R * 2` members, sign fastest, then row, then key.
     """
-    centre = flat(levers)
+    centre = flat(inputs.levers)
     rows = design(centre.size, pairs)
     signed = np.stack([rows, -rows], axis=1).reshape(-1, rows.shape[1])
     moved = centre[None] + sigma * jnp.asarray(signed)
-    stacked = jax.vmap(unflat(levers))(jnp.tile(moved, (len(keys), 1)))
+    stacked = jax.vmap(unflat(inputs.levers))(jnp.tile(moved, (len(keys), 1)))
     count = len(signed) * len(keys)
-    ones = jnp.ones((count, len(ecosystem.names)))
-    return mem.Members(stacked, ones, ones, jnp.repeat(keys, len(signed)))
+    gates, learning = (jnp.broadcast_to(each, (count, each.size)) for each in (inputs.gates, inputs.learning))
+    return mem.Members(stacked, gates, learning, jnp.repeat(keys, len(signed)))
 
 
 def audit(values: np.ndarray, *, n_levers: int, n_keys: int, pairs: int, sigma: float) -> Audit:
@@ -172,19 +178,22 @@ def audit(values: np.ndarray, *, n_levers: int, n_keys: int, pairs: int, sigma: 
         sigma: likewise.
 
     Returns:
-        The audit; averaged over keys, with errors from the residual of each key's fit.
+        The audit, averaged over keys. Its errors come from how the keys' Jacobians differ, pooled over levers, which
+        includes what is particular to a key; with one key from the residual of its fit, which does not.
     """
     rows = design(n_levers, pairs).astype(np.float64)
     count = len(rows)
     table = np.asarray(values, np.float64).reshape(n_keys, count, 2, -1)
     slope = (table[:, :, 0] - table[:, :, 1]) / (2.0 * sigma)  # [S, R, J]
     jacobian = np.einsum("rp,srj->sjp", rows, slope) / count
-    residual = slope - np.einsum("rp,sjp->srj", rows, jacobian)
-    variance = np.sum(residual**2, axis=(0, 1)) / max(n_keys * (count - n_levers), 1)
-    error = np.sqrt(variance / (n_keys * count))
-    return Audit(
-        jacobian.mean(axis=0), np.broadcast_to(error[:, None], jacobian.shape[1:]).copy(), table.mean(axis=(0, 1, 2))
-    )
+    mean = jacobian.mean(axis=0)
+    if n_keys > 1:
+        apart = jacobian - mean
+        covariance = np.einsum("sjp,skp->jk", apart, apart) / (n_levers * (n_keys - 1) * n_keys)
+    else:
+        residual = slope - np.einsum("rp,sjp->srj", rows, jacobian)
+        covariance = np.einsum("srj,srk->jk", residual, residual) / ((count - n_levers) * count)
+    return Audit(mean, covariance, table.mean(axis=(0, 1, 2)))
 
 
 def combine(path: Slope, checked: Slope, bias_squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

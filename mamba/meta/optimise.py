@@ -47,7 +47,7 @@ class TrainingState(NamedTuple):
         violation: [K] smoothed constraint values.
         bias_squared: [P] smoothed squared bias of the pathwise gradient, for a goal gradient of unit norm.
         jacobian: [J, P] of the last audit.
-        jacobian_error: [J, P].
+        jacobian_covariance: [J, J] of the errors of one lever's column.
         audited: int32, 1 once an audit exists.
     """
 
@@ -58,7 +58,7 @@ class TrainingState(NamedTuple):
     violation: Array
     bias_squared: Array
     jacobian: Array
-    jacobian_error: Array
+    jacobian_covariance: Array
     audited: Array
 
 
@@ -147,7 +147,7 @@ def start(trainer: Trainer) -> TrainingState:
         violation=jnp.zeros(kept),
         bias_squared=jnp.zeros(n_levers),
         jacobian=jacobian,
-        jacobian_error=jacobian,
+        jacobian_covariance=jnp.zeros((len(NAMES), len(NAMES))),
         audited=jnp.int32(0),
     )
 
@@ -202,12 +202,11 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
     groups = []
     paired = jax.random.split(stream(key, "constraints"), config.constraint_seeds)
     for each in (levers, trainer.baseline):
-        groups.append(mem.repeat(ecosystem, each, paired, gates=trainer.inputs.gates))
+        groups.append(mem.repeat(ecosystem, each, paired, gates=trainer.inputs.gates, learning=trainer.inputs.learning))
     audit_keys = jax.random.split(stream(key, "audit"), config.audit_seeds)
     if audits:
-        groups.append(
-            estimators.perturbed(ecosystem, levers, audit_keys, pairs=config.audit_pairs, sigma=config.audit_sigma)
-        )
+        here = replace(trainer.inputs, levers=levers)
+        groups.append(estimators.perturbed(here, audit_keys, pairs=config.audit_pairs, sigma=config.audit_sigma))
     results = trainer.evaluate(mem.join(*groups))
     n = config.constraint_seeds
     values = results[:n].mean(axis=0, dtype=np.float64)
@@ -224,7 +223,8 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
     path_value, path_error = np.asarray(path.value, np.float64), np.asarray(path.error, np.float64)
     path = estimators.Slope(path_value, path_error)
 
-    jacobian, error = np.asarray(state.jacobian), np.asarray(state.jacobian_error)
+    jacobian = np.asarray(state.jacobian, np.float64)
+    covariance = np.asarray(state.jacobian_covariance, np.float64)
     bias_squared = np.asarray(state.bias_squared, np.float64)
     if audits:
         checked = estimators.audit(
@@ -234,14 +234,14 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
             pairs=config.audit_pairs,
             sigma=config.audit_sigma,
         )
-        jacobian, error = checked.jacobian, checked.error
+        jacobian, covariance = checked.jacobian, checked.covariance
     gradient, trust = path_value, np.ones_like(path_value)
     audited = np.full_like(path_value, np.nan)
     audited_error = np.full_like(path_value, np.nan)
     agreement = float("nan")
     if audits or int(state.audited):
         audited = weights @ jacobian
-        audited_error = np.sqrt((weights**2) @ (error**2))
+        audited_error = np.full_like(path_value, np.sqrt(max(weights @ covariance @ weights, 0.0)))
         slope = estimators.Slope(audited, audited_error)
         norm = max(float(np.linalg.norm(path_value)), 1e-12)
         if audits:
@@ -262,7 +262,7 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
         violation=jnp.asarray(smooth, jnp.float32),
         bias_squared=jnp.asarray(bias_squared, jnp.float32),
         jacobian=jnp.asarray(jacobian, jnp.float32),
-        jacobian_error=jnp.asarray(error, jnp.float32),
+        jacobian_covariance=jnp.asarray(covariance, jnp.float32),
         audited=jnp.int32(1) if audits else state.audited,
     )
     report = Report(

@@ -31,5 +31,5 @@ class MetaConfig:
     trust_region: float = setting(0.2, "largest move of one lever in one meta-step", unit="unconstrained", gt=0)
     audit_every: int = setting(10, "meta-steps between audits on the sampled model; 0 audits never", ge=0)
     audit_pairs: int = setting(16, "antithetic pairs of an audit, rounded up to the next power of two", ge=2)
-    audit_seeds: int = setting(1, "common-random-number seeds of every pair", ge=1)
+    audit_seeds: int = setting(2, "common-random-number seeds of every pair", ge=1)
     audit_sigma: float = setting(0.3, "perturbation of the audit", unit="unconstrained", gt=0, le=2)

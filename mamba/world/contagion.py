@@ -31,10 +31,15 @@ def _none_of(probability: Array) -> Array:
 
 @_none_of.defjvp
 def _none_of_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # The derivative of `jnp.prod` builds a tree of partial products; a logarithmic one needs factors above 0.
+    # The derivative of `jnp.prod` builds a tree of partial products. A logarithmic one has no place for events that are
+    # certain: where there is one, only its own factor has a derivative, and where there are two, none has.
     (probability,), (change,) = primals, tangents
-    value = _none_of(probability)
-    return value, -value * jnp.sum(change / jnp.maximum(1.0 - probability, 1e-6), axis=0)
+    factor = 1.0 - probability
+    certain = factor <= 0.0
+    rest = jnp.where(certain, 1.0, factor)
+    product, count = jnp.prod(rest, axis=0), jnp.sum(certain, axis=0)
+    others = jnp.where(certain, (count == 1)[None], (count == 0)[None]) * product[None] / rest
+    return _none_of(probability), -jnp.sum(others * change, axis=0)
 
 
 def chosen(ids: Array, events: Array, *, draw: Array, mode: Mode) -> tuple[Array, Array]:

@@ -6,12 +6,14 @@ With `a` examined and `c` clicked weights of a user's candidates, `tau` topic mi
     x <- clip(x + eta (1/2 + sus) sum (0.3 a + 0.7 c) tau K(s - x) (s - x) + kappa (x0 - x))
     p <- p + eta_p sum c (tau - softmax p) - delta (p - p0)
     f <- 0.7 f + 0.06 sum a
-    w <- w - 0.1 w + 0.05 sum c q - 0.06 sum a z - 0.03 sum a max(0, g - q) - 0.03 f^2
+    w <- w - 0.1 w + 0.05 sum c q - 0.06 sum a z - 0.03 sum a max(0, g - q) - 0.03 (f^2 + Var f)
     r <- r + 0.05 (r0 - r) - 0.02 sum a (1 - v) + 0.003 sum a v - shock of false removals
     res <- res + alpha sum a (1 - v) (1 - friction) (1 - res) - delta res
     act <- act + 0.1 (sigma(0.2 + 0.6 sum c q + 0.8 w + (r - r0) - 0.3 f) - act)
 
-with the numbers as defaults of `WorldParameters` and the kernel K of `OPINION`. Each line is a mechanism that the
+(Var f is 0 where events are drawn; in the expected mode it is that of the draws that f averages, carried from step to step
+by the linearised law, Var f <- (0.7 + 0.06 dE[n]/df)^2 Var f + 0.06^2 Var n, with n the number of examined items), and with
+the numbers as defaults of `WorldParameters` and the kernel K of `OPINION`. Each line is a mechanism that the
 configuration replaces by name; `none` leaves the state where it is.
 
 References:
@@ -20,6 +22,8 @@ References:
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -241,34 +245,36 @@ def newcomers(people: Population, parameters: WorldParameters) -> Users:
     )
 
 
-def replacing_churn(users: Users, people: Population, *, draw: Array, parameters: WorldParameters, mode: Mode) -> Users:
-    """A user whose activity has died down may leave; a newcomer with the slot's innate traits takes the slot.
+def departures(users: Users, *, draw: Array, parameters: WorldParameters, mode: Mode) -> Array:
+    """Who leaves: a user whose activity has died down may.
 
     Args:
         users: [U] states.
-        people: what newcomers start from.
         draw: [U] uniform draws.
         parameters: world parameters.
-        mode: numeric mode; `expected` mixes the two states by the probability to leave.
+        mode: numeric mode; in `expected` mode the probability to leave.
 
     Returns:
-        [U] states.
+        [U] weights in [0, 1].
     """
     width = 0.2 * parameters.churn_threshold + 1e-6
-    leaves = bern(parameters.churn_rate * soft_step(parameters.churn_threshold - users.activity, width), draw, mode)
-    fresh = newcomers(people, parameters)
-
-    def mix(old: Array, new: Array) -> Array:
-        weight = leaves.reshape((1,) * (old.ndim - 1) + leaves.shape)
-        return old + weight * (new - old)
-
-    return jax.tree.map(mix, users, fresh)
+    return bern(parameters.churn_rate * soft_step(parameters.churn_threshold - users.activity, width), draw, mode)
 
 
-def no_churn(users: Users, people: Population, *, draw: Array, parameters: WorldParameters, mode: Mode) -> Users:
+def no_departures(users: Users, *, draw: Array, parameters: WorldParameters, mode: Mode) -> Array:
     """Nobody leaves."""
-    del people, draw, parameters, mode
-    return users
+    del draw, parameters, mode
+    return jnp.zeros_like(users.activity)
 
 
-CHURN = {"replacement": replacing_churn, "none": no_churn}
+def replaced(old: Any, new: Any, leaves: Array) -> Any:
+    """Pytree `old` with a share `leaves [U]` of every user's entry replaced by that of `new`; users are the last axis."""
+
+    def mix(before: Array, after: Array) -> Array:
+        return before + leaves.reshape((1,) * (before.ndim - 1) + leaves.shape) * (after - before)
+
+    return jax.tree.map(mix, old, new)
+
+
+# A newcomer with the innate traits of the slot takes the place of who leaves.
+CHURN = {"replacement": departures, "none": no_departures}

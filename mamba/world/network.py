@@ -79,7 +79,10 @@ def check_edges(
     above = array >= limit
     if above.any():
         if n_users is None:
-            problem, remedy = "id too large for int32", "relabel the users 0..n_users-1 (from_edges: compact_ids=True)"
+            problem, remedy = (
+                "id too large for int32",
+                "relabel the users 0..n_users-1 (from_edges: compact_ids=True; command line: scenario.clean_edges=true)",
+            )
         else:
             problem = f"id not below n_users = {n_users}"
             remedy = f"pass n_users={int(array.max()) + 1} or more, or relabel the users 0..n_users-1"
@@ -89,7 +92,8 @@ def check_edges(
         if not drop_self_loops:
             raise ValueError(
                 f"{name}: {_count(int(loops.sum()), 'self-loop')}, first in row {int(np.argmax(loops))} "
-                f"(user {int(array[np.argmax(loops), 0])} follows itself); pass drop_self_loops=True to drop them"
+                f"(user {int(array[np.argmax(loops), 0])} follows itself); pass drop_self_loops=True "
+                "(on the command line scenario.clean_edges=true) to drop them"
             )
         array = array[~loops]
     merged = _sorted_unique(array)
@@ -99,8 +103,8 @@ def check_edges(
         )
     if not len(merged) and not allow_empty:
         raise ValueError(
-            f"{name}: the graph has no edges; give at least one (reader, source) row, "
-            "or pass allow_empty=True if users shall follow nobody"
+            f"{name}: the graph has no edges; give at least one (reader, source) row "
+            "(check_edges and followee_table take allow_empty=True where users shall follow nobody)"
         )
     return merged
 

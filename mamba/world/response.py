@@ -14,9 +14,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mamba.streams import recycle
 from mamba.sums import total
-from mamba.types import Array, Users
+from mamba.types import Array, Mode, Users
 from mamba.world.parameters import WorldParameters
+from mamba.world.relax import bern, hard_with_soft_derivative
 
 
 def utility(users: Users, topics: Array, items: dict[str, Array], parameters: WorldParameters) -> Array:
@@ -45,22 +47,46 @@ def utility(users: Users, topics: Array, items: dict[str, Array], parameters: Wo
     )
 
 
-def logit_choice(value: Array, examined: Array) -> Array:
-    """Each examined item is clicked on its own: `sigma(value)`, [C, U]; `examined` is not used."""
-    del examined
-    return jax.nn.sigmoid(value)
+def logit_choice(value: Array, examined: Array, draw: Array, mode: Mode) -> tuple[Array, Array]:
+    """Each examined item is clicked on its own, with probability `sigma(value)`.
+
+    Args:
+        value: [C, U] log-odds.
+        examined: [C, U] examined weights.
+        draw: [C, U] uniform draws.
+        mode: numeric mode.
+
+    Returns:
+        `(clicked [C, U], spare [C, U])`: clicked weights, and uniform draws that are independent of them.
+    """
+    chance = jax.nn.sigmoid(value)
+    return examined * bern(chance, draw, mode), draw if mode == "expected" else recycle(draw, chance)
 
 
-def multinomial_choice(value: Array, examined: Array) -> Array:
-    """At most one of the examined items in expectation: `exp(v) / (1 + sum_k a_k exp(v_k))`, [C, U]."""
-    odds = jnp.exp(jnp.minimum(value, 20.0))
-    return odds / (1.0 + total(examined * odds, axis=0, keepdims=True))
+def multinomial_choice(value: Array, examined: Array, draw: Array, mode: Mode) -> tuple[Array, Array]:
+    """At most one of the examined items is clicked, item k with probability `a_k exp(v_k) / (1 + sum_j a_j exp(v_j))`.
+
+    Same arguments and returns as `logit_choice`; one draw a user decides.
+    """
+    odds = examined * jnp.exp(jnp.minimum(value, 20.0))
+    chance = odds / (1.0 + total(odds, axis=0, keepdims=True))
+    if mode == "expected":
+        return chance, draw
+    high = jnp.cumsum(jax.lax.stop_gradient(chance), axis=0)
+    low = jnp.concatenate([jnp.zeros_like(high[:1]), high[:-1]])
+    hard = ((low <= draw[:1]) & (draw[:1] < high)).astype(jnp.float32)
+    none = (draw[0] >= high[-1]).astype(jnp.float32)
+    start = total(hard * low, axis=0) + none * high[-1]
+    width = total(hard * (high - low), axis=0) + none * (1.0 - high[-1])
+    first = jnp.clip((draw[0] - start) / jnp.maximum(width, 1e-6), 1e-6, 1.0 - 1e-6)
+    spare = jnp.concatenate([first[None], draw[1:]])
+    return hard if mode == "sampled" else hard_with_soft_derivative(hard, chance), spare
 
 
-def no_choice(value: Array, examined: Array) -> Array:
+def no_choice(value: Array, examined: Array, draw: Array, mode: Mode) -> tuple[Array, Array]:
     """Nobody clicks."""
-    del examined
-    return jnp.zeros_like(value)
+    del examined, mode
+    return jnp.zeros_like(value), draw
 
 
 CHOICE = {"logit": logit_choice, "multinomial": multinomial_choice, "none": no_choice}

@@ -82,3 +82,22 @@ def test_refusals():
         factorial.estimate(np.zeros((1, 3)), 0.95)
     with pytest.raises(ValueError, match=r"shape \[S, 4, J\]"):
         factorial.analyse("ab", np.zeros((2, 8, 17)))
+
+
+def test_intervals_of_picked_effects_cover_as_often_as_they_say():
+    # 200 effects of which 20 are real; the confirmed ones are reported, which is where plain intervals fail.
+    rng = np.random.default_rng(3)
+    truth = np.zeros(200)
+    truth[:20] = 0.45
+    missed, plain = [], []
+    for _ in range(200):
+        found = factorial.estimate(truth + rng.normal(0.0, 1.0, (30, 200)), 0.95)
+        picked = factorial.discoveries(found.p, 0.1)
+        if not picked.any():
+            missed.append(0.0)
+            plain.append(0.0)
+            continue
+        wide = factorial.selected(found, 30, chosen=int(picked.sum()), among=200, confidence=0.95)
+        for each, store in ((wide, missed), (found, plain)):
+            store.append(np.mean(((truth < each.low) | (truth > each.high))[picked]))
+    assert np.mean(missed) < 0.05 + 0.02 < np.mean(plain)

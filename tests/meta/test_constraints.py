@@ -38,6 +38,15 @@ def test_slope_is_the_derivative_of_the_lagrangian(engagement):
         assert slope[j] == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-6)
 
 
+def test_the_baseline_fulfils_a_constraint_with_slack_also_below_zero():
+    goal = constraints.goal({}, {"wellbeing": 0.97, "misinformation_exposure_per_user": 1.05})
+    baseline = -_baseline()
+    assert constraints.violations(baseline, baseline, goal) == pytest.approx([-1.0, -1.0])
+    values = baseline.copy()
+    values[goal.kept] += np.array([-0.03, 0.05]) * np.abs(baseline[goal.kept])
+    assert constraints.violations(values, baseline, goal) == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
 def test_constraints_are_in_units_of_their_slack():
     goal = constraints.goal({}, {"engagement_per_user": 0.97})
     baseline = _baseline()

@@ -219,15 +219,17 @@ def test_churn_replaces_only_those_whose_activity_died():
     users = users.replace(activity=jnp.asarray([0.0] * 4 + [0.5] * 5))
     parameters = PARAMETERS.replace(churn_rate=jnp.float32(1.0))
     draw = jnp.full(U, 0.5)
-    after = dynamics.CHURN["replacement"](users, people, draw=draw, parameters=parameters, mode="sampled")
+    fresh = dynamics.newcomers(people, parameters)
+    leaves = dynamics.CHURN["replacement"](users, draw=draw, parameters=parameters, mode="sampled")
+    np.testing.assert_array_equal(leaves, [1.0] * 4 + [0.0] * 5)
+    after = dynamics.replaced(users, fresh, leaves)
     np.testing.assert_allclose(after.opinion[:, :4], people.innate[:, :4], atol=1e-6)
     np.testing.assert_allclose(after.activity[:4], 0.3)
     np.testing.assert_array_equal(after.opinion[:, 4:], users.opinion[:, 4:])
-    soft = dynamics.CHURN["replacement"](users, people, draw=draw, parameters=parameters, mode="expected")
-    assert bool(jnp.all((soft.activity[:4] > 0.25) & (soft.activity[:4] <= 0.3)))
-    np.testing.assert_allclose(soft.trust[4:], users.trust[4:], atol=1e-4)
-    stays = dynamics.CHURN["none"](users, people, draw=draw, parameters=parameters, mode="sampled")
-    assert stays is users
+    soft = dynamics.CHURN["replacement"](users, draw=draw, parameters=parameters, mode="expected")
+    assert bool(jnp.all((soft[:4] > 0.8) & (soft[:4] <= 1.0))) and float(soft[4:].max()) < 1e-3
+    stays = dynamics.CHURN["none"](users, draw=draw, parameters=parameters, mode="sampled")
+    np.testing.assert_array_equal(stays, 0.0)
 
 
 def test_every_table_is_a_choice_of_the_configuration():

@@ -6,8 +6,6 @@ approximate top-k of Chern et al. 2022), and from each bucket one item is drawn 
 Boltzmann policy. The larger `exploitation`, the closer to the best of the bucket; an argmax would make what a user sees
 jump with the last click that was logged.
 
-Items are embedded at the end of the step in which they are posted; until then they are not retrieved and score 0.
-
 Own loss: cross-entropy of clicks on the examined candidates of this step's log.
 
 References:
@@ -21,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mamba.algorithms import logistic, nets, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from
@@ -48,11 +47,10 @@ class Config:
 
 
 class State(NamedTuple):
-    """Learned state: parameters of both towers and the click bias, the optimiser's state, item embeddings [M, E]."""
+    """Learned state: parameters of both towers and the click bias, the optimiser's state."""
 
     parameters: Any
     optimiser: Any
-    embedding: Array
 
 
 def item_features(items: ObservedItems) -> Array:
@@ -65,28 +63,6 @@ def item_features(items: ObservedItems) -> Array:
 def user_features(interest: Array) -> Array:
     """User features, [U, D], from logged interest [D, U]: centred."""
     return interest.T * interest.shape[0] - 1.0
-
-
-def by_odds(log_odds: Array, uniform: Array) -> Array:
-    """Draws one of B alternatives with probability softmax(log_odds), by inversion.
-
-    Args:
-        log_odds: [B, ...].
-        uniform: [...] uniform draws.
-
-    Returns:
-        [...] int32 in 0 .. B - 1.
-    """
-    mass = jnp.exp(log_odds - jnp.max(log_odds, axis=0, keepdims=True))
-    mark = uniform * total(mass, axis=0)
-
-    def past(carry: tuple[Array, Array], alternative: Array) -> tuple[tuple[Array, Array], None]:
-        chosen, below = carry
-        below = below + alternative
-        return (chosen + (below <= mark), below), None
-
-    begin = jnp.zeros(uniform.shape, jnp.int32), jnp.zeros(uniform.shape)
-    return jax.lax.scan(past, begin, mass[:-1])[0][0]
 
 
 def make(config: Config) -> Algorithm:
@@ -102,33 +78,38 @@ def make(config: Config) -> Algorithm:
             "item": tower.init(item_key, item_features(view.items)[:1]),
             "bias": jnp.float32(-1.0),
         }
-        embedding = tower.apply(parameters["item"], item_features(view.items))
-        return State(parameters, optimiser.init(parameters), jnp.asarray(embedding))
+        return State(parameters, optimiser.init(parameters))
+
+    def embedded(parameters: Any, view: View) -> Array:
+        # Of all items, in `act` and again in `rank`: the compiler sees that it is the same.
+        return jnp.asarray(tower.apply(parameters["item"], item_features(view.items)))
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del levers
-        indexed = view.items.alive * (view.age > 0)
+        alive = view.items.alive
         bucket_key, choice_key = jax.random.split(key)
-        buckets = pool.draw(indexed, uniforms(bucket_key, (config.proposals, config.bucket)))
+        buckets = pool.draw(alive, uniforms(bucket_key, (config.proposals, config.bucket)))
         # Which items are retrieved is an identity; derivatives of retrieval are dropped, those of scoring are kept.
-        codes = jax.lax.stop_gradient(learned.embedding)[buckets]
+        codes = jax.lax.stop_gradient(embedded(learned.parameters, view))[buckets]
         user = tower.apply(jax.lax.stop_gradient(learned.parameters["user"]), user_features(view.interest))
         match = jnp.einsum("pbe,ue->bpu", codes, jax.lax.stop_gradient(user))
-        chosen = by_odds(config.exploitation * match, uniforms(choice_key, match.shape[1:]))
+        chosen = pool.by_odds(config.exploitation * match, uniforms(choice_key, match.shape[1:]))
         ids = buckets[jnp.arange(config.proposals)[:, None], chosen]
-        return Act(propose=pool.propose(view, ids, indexed))
+        return Act(propose=pool.propose(view, ids, alive))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: CandidateSet, key: Array) -> Rank:
-        del view, key
+        del key
         user = tower.apply(learned.parameters["user"], user_features(candidates.interest))
-        item = jnp.moveaxis(learned.embedding[candidates.ids], -1, 0)
-        indexed = candidates.age > 0
-        return Rank(score=levers["sharpness"] * indexed * total(jnp.asarray(user).T[:, None] * item, axis=0))
+        item = jnp.moveaxis(embedded(learned.parameters, view)[candidates.ids], -1, 0)
+        return Rank(score=levers["sharpness"] * total(jnp.asarray(user).T[:, None] * item, axis=0))
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
-        del levers, key
+        del levers, view, key
+        # Spread over the log, whose order is that of blocks of users.
+        logged = log.examined.shape[-1]
+        kept = np.arange(min(config.batch, logged)) * logged // min(config.batch, logged)
         batch = jax.tree.map(
-            lambda x: x[..., : config.batch], (log.candidates.interest, log.candidates.items, log.examined, log.clicked)
+            lambda x: x[..., kept], (log.candidates.interest, log.candidates.items, log.examined, log.clicked)
         )
         interest, items, examined, clicked = batch
 
@@ -141,7 +122,6 @@ def make(config: Config) -> Algorithm:
         value, slope = jax.value_and_grad(loss)(learned.parameters)
         change, state = optimiser.update(slope, learned.optimiser)
         parameters = jax.tree.map(jnp.add, learned.parameters, change)
-        embedding = jnp.asarray(tower.apply(parameters["item"], item_features(view.items)))
-        return State(parameters, state, embedding), value
+        return State(parameters, state), value
 
     return Algorithm("two_tower", levers_from({"sharpness": config.sharpness}, bounds), bounds, init, act, rank, learn)
