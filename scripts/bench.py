@@ -36,7 +36,16 @@ from mamba.scenarios.populations import generated
 from mamba.types import Array, Mode, Sizes
 
 CANDIDATES = 16  # C, in all cases
-KINDS = ("chronological", "popularity", "engagement", "two_tower", "notification", "removal", "demotion")
+KINDS = (
+    "chronological",
+    "popularity",
+    "engagement",
+    "two_tower",
+    "notification",
+    "removal",
+    "demotion",
+    "community_notes",
+)
 FLOOR_BYTES = 3000  # what must move for one user-step: 16 candidate rows, the user's state in and out, random bits
 CPU_BLOCK = 1024  # users served at once beyond BLOCK_FROM users: less memory, at a price of 10 to 20 % of the speed
 BLOCK_FROM = 131072
@@ -45,11 +54,12 @@ MEMORY_STEPS = (16, 64, 256)
 
 CASES: dict[str, tuple[str, Mode]] = {
     "one recommender, sampled": ("one", "sampled"),
-    "all kinds, sampled": ("all", "sampled"),
-    "all kinds, expected": ("all", "expected"),
+    "eight kinds, sampled": ("all", "sampled"),
+    "eight kinds, expected": ("all", "expected"),
 }
-TARGETS = {"one recommender, sampled": 500e3, "all kinds, sampled": 150e3}
+TARGETS = {"one recommender, sampled": 500e3, "eight kinds, sampled": 150e3}
 GRADIENT_TARGET = 6.0  # times the expected forward pass
+COMPILE_TARGET = 60.0  # seconds for the gradient
 PEERS = {"RecSim NG": "44-110k", "T-RECS": "0.6-0.9k"}  # user-steps per CPU-second of a recommender loop on such a CPU
 
 
@@ -80,7 +90,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Slope:
-    """The meta-gradient of all kinds.
+    """The meta-gradient of eight kinds.
 
     Attributes:
         users: U.
@@ -245,7 +255,7 @@ def speed(case: str, users: int, block: int, *, steps: int, repeats: int, bandwi
 
 
 def slope(users: int, block: int, *, repeats: int, steps: int = GRADIENT_STEPS) -> Slope:
-    """Measures the meta-gradient of all kinds against the forward pass over the same steps."""
+    """Measures the meta-gradient of eight kinds against the forward pass over the same steps."""
     built = ecosystem("all", users, block)
     given, state = prepared(built)
     plain, _ = compiled(forward(built, steps, "expected"), given.levers, given, state)
@@ -321,17 +331,18 @@ def slope_table(slopes: Sequence[Slope]) -> str:
     """Gradients as text."""
     rows = [
         [
-            "meta-gradient, all kinds",
+            "meta-gradient, eight kinds",
             f"{each.users:,}",
             _block(each.block),
             str(each.steps),
             f"{each.multiple:.1f}x",
             f"<= {each.target:g}x",
             f"{each.compile_s:.1f}",
+            f"<= {COMPILE_TARGET:g}",
         ]
         for each in slopes
     ]
-    return table(["case", "users", "block", "steps", "of forward", "target", "compile s"], rows)
+    return table(["case", "users", "block", "steps", "of forward", "target", "compile s", "target"], rows)
 
 
 def memory_table(rows: Sequence[dict[str, Any]]) -> str:

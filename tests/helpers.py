@@ -20,6 +20,7 @@ from mamba.rollout import rollout
 from mamba.scenarios.populations import generated
 from mamba.types import Population, Sizes
 from mamba.world.mechanisms import Mechanisms
+from mamba.world.parameters import WorldParameters
 
 # Sums over candidates and topics are unrolled, so few of both keep programs short.
 SIZES = Sizes(
@@ -94,7 +95,9 @@ def everything(platform: int = 0) -> eco.Ecosystem:
 
 
 def inputs(platform: int = 0, **changes) -> eco.Inputs:
-    return eco.inputs(everything(platform), population(), **changes)
+    # A few steps of sixty users see hardly any tie replaced; where suggestions are tested, more must be.
+    busy = {} if platform == 0 else {"parameters": WorldParameters(rewire_rate=0.3)}
+    return eco.inputs(everything(platform), population(), **(busy | changes))
 
 
 def gates(platform: int = 0, **closed: float) -> jax.Array:

@@ -191,7 +191,8 @@ def blend(old: Any, new: Any, rate: Array) -> Any:
 
     def mix(before: Array, after: Array) -> Array:
         if jnp.issubdtype(before.dtype, jnp.inexact):
-            return before + rate * (after - before)
+            # Selected, not only multiplied: what an algorithm would learn that does not learn may be anything.
+            return jnp.where(rate > 0, before + rate * (after - before), before)
         return jnp.where(rate > 0, after, before)
 
     return jax.tree.map(mix, old, new)

@@ -294,7 +294,7 @@ def test_latent_truth_does_not_reach_any_port(platform):
     assert len(plain) == 2 * len(all_of_it.names)
     assert_same(plain, perturbed)
     # the spy sees what it should: an observed column does reach a port
-    seen = table.at[:, item_column("toxicity_signal", SIZES.topics)].set(0.5)
+    seen = table.at[:, item_column("glitter", SIZES.topics)].set(0.5)
     observed = state.replace(world=world.replace(items=world.items.replace(table=seen)))
     leaves = zip(jax.tree.leaves(plain), jax.tree.leaves(ports(observed)), strict=True)
     assert any(not np.array_equal(a, b) for a, b in leaves)

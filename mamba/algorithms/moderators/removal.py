@@ -23,7 +23,6 @@ from mamba.algorithms.base import Act, Algorithm, between, levers_from
 from mamba.fields import setting
 from mamba.types import Array, Learned, Log, ObservedItems, View
 
-
 # Trained before it is deployed, as such classifiers are: a logistic regression of verdicts on the features of 3,100 live
 # items of the default world, rounded, with half the weight on reports, which are few and noisy. At the default levers
 # violations then stay up for 20 hours instead of 23, and 3 % of the benign posts go (generated network, 1,000 users).
