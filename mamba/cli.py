@@ -1,7 +1,8 @@
 """The command line, `mamba-eco` or `python -m mamba`.
 
 It reads the arguments, sets JAX's persistent compilation cache before JAX starts, and calls the library. Exit codes: 0
-done (also after a signal that stopped a run in good order), 2 something the user gave cannot be used, 130 interrupted.
+done (also after a signal that stopped a run in good order, or Ctrl+C in `view`), 2 something the user gave cannot be used
+or a file cannot be read or written, 130 interrupted.
 `MAMBA_TRACEBACK=1` shows the traceback of an error.
 """
 
@@ -66,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left, as `| head` does. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if os.environ.get("MAMBA_TRACEBACK") == "1":
+            raise
+        reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{PROGRAM}: {where}{reason}; make room or give the rights, and try again", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is the output that cannot be written; Python would complain once more at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
 
 
 def _main(arguments: list[str]) -> int:
@@ -293,7 +305,7 @@ def _view(parsed: argparse.Namespace) -> None:
         raise UserError(
             f"--port: {parsed.port} cannot be used ({error}); give another one, or 0 for a free one"
         ) from error
-    with server:
+    with server, contextlib.suppress(KeyboardInterrupt):
         print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl+C ends it)", flush=True)
         server.serve_forever()
 
@@ -400,6 +412,6 @@ def _refresh(run: Path) -> str | None:
             return None
         try:
             write_report(run)
-        except UserError as error:
+        except (UserError, OSError) as error:
             return str(error)
     return None

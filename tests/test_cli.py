@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -43,6 +44,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             raise UserError("scenario.dataset: no such file\nsecond line")
         if config.name == "interrupted":
             raise KeyboardInterrupt
+        if config.name == "full":
+            raise OSError(28, "No space left on device", "runs/full/report")
         return {}
 
     loop = types.ModuleType("mamba.runs.loop")
@@ -77,6 +80,10 @@ def test_user_errors_are_lines_and_code_2(
     assert cli.main(["run", "smoke", "name=refused"]) == 2
     assert capsys.readouterr().err == "mamba-eco: scenario.dataset: no such file\nmamba-eco: second line\n"
     assert cli.main(["run", "smoke", "name=interrupted"]) == 130
+    capsys.readouterr()
+    assert cli.main(["run", "smoke", "name=full"]) == 2
+    said = "mamba-eco: runs/full/report: No space left on device; make room or give the rights, and try again\n"
+    assert capsys.readouterr().err == said
     monkeypatch.setenv("MAMBA_TRACEBACK", "1")
     with pytest.raises(UserError):
         cli.main(["run", "nowhere"])
@@ -155,6 +162,48 @@ def test_a_reader_who_leaves_is_no_error() -> None:
     )
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     assert result.stdout.startswith("(top level)")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "mamba", "config", "show", "smoke"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            timeout=120,
+        )
+    assert result.returncode == 2
+    assert result.stderr == "mamba-eco: No space left on device; make room or give the rights, and try again\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.jsonl", b"5\n", "metrics.jsonl:1: holds a number, not an object {...}; remove that line"),
+        ("summary.json", b"[]", "summary.json: holds a list, not an object {...}; remove it and run again"),
+        ("config.yaml", b"\xff", "config.yaml: is not UTF-8 text; restore it, or use another run folder"),
+    ],
+)
+def test_reports_of_damaged_folders_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: bytes, message: str
+) -> None:
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    (tmp_path / file).write_bytes(content)
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"mamba-eco: {tmp_path}/{message}\n"
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    (tmp_path / "metrics.jsonl").write_text('{"stage":"training","meta_step":0}\n')
+    (tmp_path / "report").write_text("a file where the folder should be")
+    assert cli.main(["report", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "make room or give the rights" in lines[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -246,3 +295,17 @@ def test_view_of_one_run_and_refusals(
     assert cli.main(["view", str(folder_of_runs / "other")]) == 2 and cli.main(["view", "absent"]) == 2
     assert cli.main(["report", str(folder_of_runs / "old")]) == 0
     assert capsys.readouterr().out.strip().endswith("index.html")
+
+
+def test_ctrl_c_ends_the_viewer_in_good_order(folder_of_runs: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mamba", "view", str(folder_of_runs), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "bogus"},
+    )
+    assert process.stdout is not None and "Ctrl+C ends it" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "")

@@ -63,7 +63,7 @@ def main() -> None:
     levels(hard, soft)
 
     count = len(estimators.names(inputs.levers))
-    moved = estimators.perturbed(ecosystem, inputs.levers, keys, pairs=PAIRS, sigma=SIGMA)
+    moved = estimators.perturbed(inputs, keys, pairs=PAIRS, sigma=SIGMA)
     values = mem.in_chunks(sampled, inputs, moved, chunk=64)
     audit = estimators.audit(values, n_levers=count, n_keys=asked.seeds, pairs=PAIRS, sigma=SIGMA)
 

@@ -80,7 +80,8 @@ def from_edges(
         if largest >= _SPARSE * occurring:
             raise ValueError(
                 f"{label}: ids are sparse, the largest is {largest} but only {occurring} occur; pass compact_ids=True "
-                f"to number them 0..{occurring - 1}, or n_users={largest + 1} if all those users exist"
+                f"(on the command line scenario.clean_edges=true) to number them 0..{occurring - 1}, "
+                f"or n_users={largest + 1} if all those users exist"
             )
     edges = check_edges(array, n_users, drop_self_loops=drop_self_loops, name=label)
     return Dataset(
@@ -220,7 +221,8 @@ def _refuse_missing(path: pathlib.Path, names: list[str], reader: str, source: s
     if missing:
         raise ValueError(
             f"{path}: no column {' nor '.join(map(repr, missing))}; columns are {', '.join(map(repr, names))}; "
-            "pass reader=... (who follows) and source_column=... (who is followed)"
+            "pass reader=... (who follows) and source_column=... (who is followed), on the command line "
+            "scenario.reader_column=... and scenario.source_column=..."
         )
 
 

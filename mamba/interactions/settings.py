@@ -13,5 +13,4 @@ class InteractionsConfig:
 
     seeds: int = setting(8, "paired seeds; 0 skips the analysis, else at least 2 for an interval", ge=0)
     confidence: float = setting(0.95, "confidence level of intervals", unit="0 to 1", gt=0.5, lt=1)
-    chunk: int = setting(16, "rollouts sent to the device at a time", ge=1)
     false_discovery_rate: float = setting(0.05, "Benjamini-Hochberg level over all pairs and objectives", gt=0, lt=1)

@@ -88,6 +88,7 @@ class RunConfig:
     name: str = setting("run", "name of the run, and of its folder in runs/")
     seed: int = setting(0, "seed of all randomness", ge=0, le=2**31 - 1)
     steps: int = setting(50, "length of a rollout", unit="steps of one hour", ge=2)
+    chunk: int = setting(16, "rollouts sent to the device at a time, in every stage", ge=1)
     scenario: ScenarioConfig = dataclasses.field(default_factory=ScenarioConfig)
     mechanisms: Mechanisms = dataclasses.field(default_factory=Mechanisms)
     parameters: WorldParameters = dataclasses.field(default_factory=WorldParameters)
@@ -476,6 +477,17 @@ def _check_sections(
     interactions: InteractionsConfig | None = sections["interactions"]
     meta: MetaConfig | None = sections["meta"]
     log: LogConfig | None = sections["log"]
+    scenario: ScenarioConfig | None = sections["scenario"]
+    parameters: WorldParameters | None = sections["parameters"]
+    if scenario is not None and scenario.users == 1:
+        errors.append("scenario.users: 1 leaves nobody to follow; give at least 2, or 0 for everyone")
+    if scenario is not None and parameters is not None:
+        delay, lifetime = parameters.check_delay, scenario.lifetime
+        if not (float(delay).is_integer() and delay < lifetime):
+            errors.append(
+                f"parameters.check_delay: {delay:g} is not a whole number below scenario.lifetime ({lifetime}), so no "
+                f"item would ever be reviewed; give 0 to {lifetime - 1}, or a longer scenario.lifetime"
+            )
     count = sum(map(len, members.values()))
     if interactions is not None and interactions.seeds == 1:
         errors.append("interactions.seeds: 1 gives no interval; give 0 to skip the analysis, or at least 2")

@@ -3,7 +3,8 @@
     config.yaml       the resolved configuration
     metrics.jsonl     one row a line, written as it happens; a killed run loses no finished row
     summary.json      results, and how to repeat them
-    interactions.npz  arrays of the interaction analysis
+    interactions.npz  arrays of the interaction analysis, and the digest of what decided them
+    run_id            a random name of this run, under which wandb continues it
     checkpoints/ report/ wandb/
 
 A number that is not finite is `null` in JSON and NaN again when it is read. The same folder continues the same run: one
@@ -12,16 +13,17 @@ process at a time, and another configuration is refused. Everything but `metrics
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
 import platform
+import secrets
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -33,6 +35,7 @@ from mamba.runs.errors import UserError
 
 CONFIG, METRICS, SUMMARY, INTERACTIONS = "config.yaml", "metrics.jsonl", "summary.json", "interactions.npz"
 CHECKPOINTS, REPORT, WANDB = "checkpoints", "report", "wandb"
+RUN_ID = "run_id"
 LOCK = ".lock"
 PACKAGES = ("mamba-ecosystems", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pydantic", "wandb")
 
@@ -42,7 +45,11 @@ PACKAGES = ("mamba-ecosystems", "jax", "jaxlib", "flax", "optax", "orbax-checkpo
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replaces a file whole or not at all."""
+    """Replaces a file whole or not at all.
+
+    Raises:
+        UserError: it cannot be written; so do `write_json` and `write_arrays`.
+    """
     _replace(Path(path), lambda file: file.write(text.encode()))
 
 
@@ -58,17 +65,40 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
         raise
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be written ({_reason(error)}); make room or give the rights, and run again")
+
+
+def read_text(path: str | Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8 text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text; restore it, or use another run folder") from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({_reason(error)}); give the rights, or use another run folder"
+        ) from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -81,6 +111,18 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({_reason(error)}); remove it and run again") from error
+
+
+def read_summary(path: str | Path) -> dict[str, Any]:
+    """Reads `summary.json`.
+
+    Raises:
+        UserError: the file cannot be read or holds no object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds {_json_kind(value)}, not an object {{...}}; remove it and run again")
+    return value
 
 
 def plain(value: Any) -> Any:
@@ -102,6 +144,12 @@ def plain(value: Any) -> Any:
     return plain(array.tolist())
 
 
+def _json_kind(value: Any) -> str:
+    """What a JSON value that is no object is, in words."""
+    kinds = ((bool, "a truth value"), (int | float, "a number"), (str, "a text"), (list, "a list"))
+    return next((words for kind, words in kinds if isinstance(value, kind)), "null")
+
+
 def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
@@ -117,18 +165,23 @@ class RunFolder(NamedTuple):
         path: the folder.
         resumed: whether it held this run before.
         changes: lines of what differs from the configuration it held; empty unless a change was allowed.
+        claim: `()`: writes the configuration into the folder, which is then this run's; until it is called nothing but
+            the lock is there that was not there before.
     """
 
     path: Path
     resumed: bool
     changes: tuple[str, ...]
+    claim: Callable[[], None]
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_folder(
     path: str | Path, config_yaml: str, *, allow_config_change: bool = False
 ) -> Generator[RunFolder, None, None]:
-    """Opens a run folder for writing, makes it where there is none, and locks it for the length of the block.
+    """Opens a run folder, makes it where there is none, and locks it for the length of the block.
+
+    The folder keeps the configuration it held until `claim` is called: once what the new one names was found usable.
 
     Args:
         path: the folder.
@@ -165,9 +218,26 @@ def open_folder(
                 + "\n".join(f"  {line}" for line in changes)
                 + "\ngive another --run_dir, or --allow-config-change to continue with the new one"
             )
-        if changes or not known:
-            write_text(folder / CONFIG, config_yaml)
-        yield RunFolder(folder, known, tuple(changes))
+
+        def claim() -> None:
+            if changes or not known:
+                write_text(folder / CONFIG, config_yaml)
+
+        yield RunFolder(folder, known, tuple(changes), claim)
+
+
+def run_id(path: str | Path) -> str:
+    """The random name of the run in a folder; drawn when it is asked for the first time.
+
+    Two folders with one configuration are two runs, so the name cannot come from the configuration; and no number of a
+    run may depend on it.
+    """
+    file = Path(path) / RUN_ID
+    known = read_text(file).strip() if file.exists() else ""
+    if not known:
+        known = secrets.token_hex(8)
+        write_text(file, known + "\n")
+    return known
 
 
 def _strangers(folder: Path) -> list[str]:
@@ -200,7 +270,7 @@ def _take(lock: IO[str], folder: Path) -> None:
 def _changes(path: Path, config_yaml: str) -> list[str]:
     from mamba.runs import config  # not at the top: reading a run folder needs no configuration classes
 
-    before = path.read_text(encoding="utf-8")
+    before = read_text(path)
     if before == config_yaml:
         return []
     return config.diff(config.read_yaml(before, name=str(path)), config.read_yaml(config_yaml))
@@ -231,7 +301,7 @@ def open_metrics(path: str | Path, *, keep: Callable[[dict[str, Any]], bool] | N
             go, as they will be written again. A half-written last line goes in any case.
 
     Raises:
-        UserError: a line in the middle of the file is not JSON.
+        UserError: a line in the middle of the file is no JSON object, or the file cannot be written.
     """
     path = Path(path)
     if path.exists():
@@ -240,19 +310,30 @@ def open_metrics(path: str | Path, *, keep: Callable[[dict[str, Any]], bool] | N
         text = "".join(line + "\n" for line in kept)
         if text.encode() != path.read_bytes():
             write_text(path, text)
-    file = open(path, "a", encoding="utf-8", buffering=1)
+    try:
+        file = open(path, "a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
     def append(row: Mapping[str, Any]) -> None:
-        file.write(json.dumps(plain(row), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n")
+        line = json.dumps(plain(row), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+        try:
+            file.write(line)
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
-    return MetricsLog(append, file.close)
+    def close() -> None:
+        with contextlib.suppress(OSError):  # rows are on disk when `append` returns; only one that failed is left
+            file.close()
+
+    return MetricsLog(append, close)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """Rows of `metrics.jsonl`; `null` becomes NaN, a half-written last line is left out.
 
     Raises:
-        UserError: a line in the middle of the file is not JSON.
+        UserError: a line in the middle of the file is no JSON object.
     """
     return [_with_nan(row) for _, row in _lines(Path(path))]
 
@@ -260,7 +341,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Every whole line with what it says."""
     found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({_reason(error)}); give the rights, or use another run folder"
+        ) from error
     for number, line in enumerate(lines, start=1):
         last = number == len(lines)  # what follows the last newline: nothing, or a line cut off by a kill
         if last or not line.strip():
@@ -269,6 +355,8 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
             row = json.loads(line)
         except ValueError as error:
             raise UserError(f"{path}:{number}: is not JSON ({error}); remove that line") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: holds {_json_kind(row)}, not an object {{...}}; remove that line")
         found.append((line, row))
     return found
 
@@ -315,9 +403,12 @@ def load_run(path: str | Path) -> Run:
         raise UserError(f"{folder} {what}; give the folder of a run, such as runs/quickstart")
     from mamba.runs import config
 
-    settings = config.read_yaml((folder / CONFIG).read_text(encoding="utf-8"), name=str(folder / CONFIG))
+    settings = config.read_yaml(read_text(folder / CONFIG), name=str(folder / CONFIG))
+    for section in (*config.SECTIONS, *config.FAMILIES):
+        if not isinstance(settings.get(section) or {}, Mapping):
+            raise UserError(f"{folder / CONFIG}: {section} holds no settings; restore it, or use another run folder")
     metrics = read_metrics(folder / METRICS) if (folder / METRICS).is_file() else []
-    summary = _with_nan(read_json(folder / SUMMARY)) if (folder / SUMMARY).is_file() else None
+    summary = _with_nan(read_summary(folder / SUMMARY)) if (folder / SUMMARY).is_file() else None
     interactions = read_arrays(folder / INTERACTIONS) if (folder / INTERACTIONS).is_file() else None
     return Run(folder, settings, metrics, summary, interactions)
 

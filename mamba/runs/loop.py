@@ -7,8 +7,9 @@ begins; the same command on the same folder goes on where it was and ends with t
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,20 @@ from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba.algorithms import registry
 from mamba.interactions import factorial, findings
+from mamba.interactions.settings import InteractionsConfig
 from mamba.meta import estimators, optimise
+from mamba.meta.settings import MetaConfig
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import checkpoint, folder, progress, report, signals, tracking
-from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
+from mamba.runs.config import (
+    CheckpointConfig,
+    EvaluationConfig,
+    LogConfig,
+    RunConfig,
+    config_digest,
+    dump_yaml,
+    to_mapping,
+)
 from mamba.runs.errors import UserError
 from mamba.scenarios import populations
 from mamba.streams import stream
@@ -68,7 +79,7 @@ def prepare(config: RunConfig) -> Job:
     compiled = jax.jit(mem.evaluator(ecosystem, steps=config.steps, layout=layout))
 
     def evaluate(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
-        return mem.in_chunks(compiled, inputs, members, chunk=config.interactions.chunk, done=done)
+        return mem.in_chunks(compiled, inputs, members, chunk=config.chunk, done=done)
 
     return Job(config, ecosystem, inputs, scenario.story, evaluate, jax.random.key(config.seed))
 
@@ -91,7 +102,7 @@ def run(config: RunConfig, path: str | Path, *, command: str, allow_config_chang
     digest = config_digest(config)
     with folder.open_folder(path, dump_yaml(config), allow_config_change=allow_config_change) as place:
         if place.resumed and not place.changes:
-            earlier = _finished(place.path)
+            earlier = _finished(place.path, digest)
             if earlier is not None:
                 progress.say(f"{place.path} is finished; nothing to do")
                 if not (place.path / folder.REPORT / "index.html").exists():
@@ -102,21 +113,23 @@ def run(config: RunConfig, path: str | Path, *, command: str, allow_config_chang
         for fact, text in job.story.items():
             progress.say(f"{fact}: {text}")
         with signals.graceful() as stop_requested:
-            return _stages(job, place.path, command=command, digest=digest, stop=stop_requested, clock=clock)
+            return _stages(job, place, command=command, digest=digest, stop=stop_requested, clock=clock)
 
 
-def _finished(path: Path) -> dict[str, Any] | None:
-    try:
-        summary = folder.read_json(path / folder.SUMMARY)
-    except (UserError, OSError):
+def _finished(path: Path, digest: str) -> dict[str, Any] | None:
+    """The summary of a run of the configuration with this digest; None where there is none or it is another's."""
+    if not (path / folder.SUMMARY).exists():
         return None
-    return summary if isinstance(summary, dict) and summary.get("finished") else None
+    summary = folder.read_summary(path / folder.SUMMARY)
+    provenance = summary.get("provenance")
+    mine = isinstance(provenance, Mapping) and provenance.get("config_digest") == digest
+    return summary if mine and summary.get("finished") else None
 
 
 def _stages(
-    job: Job, path: Path, *, command: str, digest: str, stop: Callable[[], bool], clock: float
+    job: Job, place: folder.RunFolder, *, command: str, digest: str, stop: Callable[[], bool], clock: float
 ) -> dict[str, Any]:
-    config = job.config
+    config, path = job.config, place.path
     trainer = optimise.trainer(
         job.ecosystem,
         job.inputs,
@@ -127,20 +140,35 @@ def _stages(
     )
     state = optimise.start(trainer)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
-    run_id = digest[:16]
     if restored is not None:
-        state, run_id = restored.tree, restored.meta.get("run_id", run_id)
+        state = restored.tree
     done = int(state.step)
-    metrics = folder.open_metrics(
-        path / folder.METRICS,
-        keep=lambda row: row["stage"] == INTERACTIONS or (row["stage"] == TRAINING and row["meta_step"] < done),
-    )
+    kept = _kept_values(job, path)
+    if (path / folder.METRICS).exists():
+        folder.read_metrics(path / folder.METRICS)
+    stale = [folder.SUMMARY] if _finished(path, digest) is None else []
+    stale += [folder.INTERACTIONS] if kept is None else []
+    # Whatever cannot be used was refused by now, and the folder is still as it was.
+    place.claim()
+    for name in stale:  # results of another configuration: with those of this one they would make a report of neither
+        if (path / name).exists():
+            progress.say(f"{name} is of another configuration and is dropped")
+            (path / name).unlink()
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        if row.get("stage") == INTERACTIONS:
+            return kept is not None
+        at = row.get("meta_step")
+        return row.get("stage") == TRAINING and isinstance(at, int) and at < done
+
+    metrics = folder.open_metrics(path / folder.METRICS, keep=stays)
+    run_id = folder.run_id(path)
     tracker = tracking.start(config.log, run_dir=path, run_id=run_id, config=to_mapping(config), name=config.name)
     summary: dict[str, Any] = {"name": config.name, "finished": False}
     try:
-        analysis = _interactions(job, path, metrics, tracker, stop)
+        analysis = _interactions(job, path, kept, metrics, tracker, stop)
         if analysis is not None or config.interactions.seeds == 0:
-            state = _train(job, trainer, state, path, metrics, tracker, stop, run_id)
+            state = _train(job, trainer, state, path, metrics, tracker, stop)
         if stop():
             progress.say(f"stopped in good order; the same command continues in {path}")
             tracker.finish(summary)
@@ -164,15 +192,52 @@ def _stages(
 # --------------------------------------------------------------------------------------------------------
 
 
-def _interactions(job: Job, path: Path, metrics, tracker, stop: Callable[[], bool]) -> factorial.Analysis | None:
+def rollouts_digest(config: RunConfig) -> str:
+    """Digest of what decides the values of the factorial: not how levers are trained, nor what is logged or kept."""
+    return config_digest(
+        dataclasses.replace(
+            config,
+            name="",
+            chunk=1,
+            meta=MetaConfig(),
+            interactions=InteractionsConfig(seeds=config.interactions.seeds),
+            evaluation=EvaluationConfig(),
+            log=LogConfig(),
+            checkpoint=CheckpointConfig(),
+        )
+    )
+
+
+def _kept_values(job: Job, path: Path) -> np.ndarray | None:
+    """Values [S, 2^A, J] of the factorial that an earlier process left; None where there are none of this configuration.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    target = path / folder.INTERACTIONS
+    if not target.exists():
+        return None
+    arrays = folder.read_arrays(target)
+    if missing := [name for name in ("names", "objectives", "values") if name not in arrays]:
+        raise UserError(f"{target}: lacks {', '.join(missing)}; remove it and run again")
+    names = job.ecosystem.names
+    told = (str(arrays.get("digest", "")), arrays["names"].tolist(), arrays["objectives"].tolist())
+    if told != (rollouts_digest(job.config), list(names), list(NAMES)):
+        return None
+    values, shape = arrays["values"], (job.config.interactions.seeds, 2 ** len(names), len(NAMES))
+    if values.shape != shape:
+        raise UserError(f"{target}: values has shape {values.shape}, not {shape}; remove it and run again")
+    return values
+
+
+def _interactions(
+    job: Job, path: Path, values: np.ndarray | None, metrics, tracker, stop: Callable[[], bool]
+) -> factorial.Analysis | None:
     config = job.config.interactions
     if config.seeds == 0:
         return None
-    target = path / folder.INTERACTIONS
     names = job.ecosystem.names
-    if target.exists():
-        values = folder.read_arrays(target)["values"]
-    else:
+    if values is None:
         keys = jax.random.split(stream(job.key, INTERACTIONS), config.seeds)
         everyone = factorial.members(job.ecosystem, job.inputs.levers, keys)
         count = len(everyone.keys)
@@ -193,21 +258,22 @@ def _interactions(job: Job, path: Path, metrics, tracker, stop: Callable[[], boo
     analysis = factorial.analyse(
         names, values, confidence=config.confidence, false_discovery_rate=config.false_discovery_rate
     )
-    if not target.exists():
-        folder.write_arrays(
-            target,
-            {
-                "names": np.array(names),
-                "objectives": np.array(NAMES),
-                "values": values,
-                "spread": analysis.spread,
-                "variance_ratio": analysis.variance_ratio,
-                "confirmed": analysis.confirmed,
-                **{f"{effect}_{part}": getattr(getattr(analysis, effect), part)
-                   for effect in ("main", "pair", "switch_off") for part in ("mean", "low", "high", "p")},
-            },
-        )  # fmt: skip
-    if not any(row["stage"] == INTERACTIONS for row in folder.read_metrics(path / folder.METRICS)):
+    # Also where the values were kept: intervals and what is confirmed may be asked for at other levels.
+    folder.write_arrays(
+        path / folder.INTERACTIONS,
+        {
+            "digest": np.array(rollouts_digest(job.config)),
+            "names": np.array(names),
+            "objectives": np.array(NAMES),
+            "values": values,
+            "spread": analysis.spread,
+            "variance_ratio": analysis.variance_ratio,
+            "confirmed": analysis.confirmed,
+            **{f"{effect}_{part}": getattr(getattr(analysis, effect), part)
+               for effect in ("main", "pair", "switch_off") for part in ("mean", "low", "high", "p")},
+        },
+    )  # fmt: skip
+    if not any(row.get("stage") == INTERACTIONS for row in folder.read_metrics(path / folder.METRICS)):
         row: dict[str, Any] = {}
         for k, objective in enumerate(NAMES):
             for i, a in enumerate(names):
@@ -218,6 +284,14 @@ def _interactions(job: Job, path: Path, metrics, tracker, stop: Callable[[], boo
         tracker.log(0, row)
     for k, objective in enumerate(NAMES):
         tracker.log_matrix(0, f"{INTERACTIONS}/{objective}", names, analysis.pair.mean[:, :, k])
+    everything = [
+        (objective, a, b, *(getattr(analysis.pair, part)[i, j, k] for part in ("mean", "low", "high", "p")))
+        for k, objective in enumerate(NAMES)
+        for i, a in enumerate(names)
+        for j, b in enumerate(names)
+        if i < j
+    ]
+    tracker.log_table(0, f"{INTERACTIONS}/all", ("objective", "one", "other", "mean", "low", "high", "p"), everything)
     return analysis
 
 
@@ -229,7 +303,7 @@ class _Stopped(Exception):
 # ------------------------------------------------------------------------------------------------------------
 
 
-def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callable[[], bool], run_id: str):
+def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callable[[], bool]):
     config = job.config
     total, begun = config.meta.steps, int(state.step)
     if begun >= total:
@@ -245,7 +319,7 @@ def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callabl
             tracker.log(index, {**row, "perf/seconds_per_meta_step": time.perf_counter() - clock})
             last = index + 1 == total
             if last or (index + 1) % config.checkpoint.every == 0 or stop():
-                meta = {"run_id": run_id, "name": config.name}
+                meta = {"name": config.name}
                 checkpoint.save(path / folder.CHECKPOINTS, index + 1, state, meta, keep=config.checkpoint.keep)
             meter.advance(1, utility=told.utility)
     return state
@@ -277,12 +351,28 @@ def _training_row(job: Job, labels: list[str], state, told: optimise.Report) -> 
 
 
 def meaningful_levers(job: Job, levers: Levers) -> dict[str, float]:
-    """Levers in their meaningful range by `algorithm/lever`."""
+    """Levers in their meaningful range by `algorithm/lever`, those that are arrays by `algorithm/lever/0` and on."""
     result = {}
     for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True):
         for lever, value in levers[name].items():
-            result[f"{name}/{lever}"] = float(algorithm.bounds[lever].forward(value))
+            entries = np.asarray(algorithm.bounds[lever].forward(value)).ravel()
+            result |= zip(_entries(f"{name}/{lever}", entries.size), map(float, entries), strict=True)
     return result
+
+
+def lever_units(job: Job) -> dict[str, str]:
+    """Units of the levers, by the names of `meaningful_levers`."""
+    return {
+        entry: algorithm.bounds[lever].unit
+        for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True)
+        for lever, value in algorithm.levers.items()
+        for entry in _entries(f"{name}/{lever}", np.size(value))
+    }
+
+
+def _entries(name: str, size: int) -> list[str]:
+    """Names of the entries of a lever, as `estimators.names` gives them."""
+    return [name] if size == 1 else [f"{name}/{i}" for i in range(size)]
 
 
 # ---- evaluation
@@ -353,11 +443,7 @@ def _summary(
 
     trained = meaningful_levers(job, optimise.levers_of(trainer, state))
     default = meaningful_levers(job, trainer.baseline)
-    units = {
-        f"{name}/{lever}": algorithm.bounds[lever].unit
-        for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True)
-        for lever in algorithm.levers
-    }
+    units = lever_units(job)
     devices = jax.devices()
     return {
         "finished": True,

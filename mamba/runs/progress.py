@@ -23,11 +23,9 @@ class Meter(NamedTuple):
 
     Attributes:
         advance: `(amount=1, **shown)`: so many more are done; `shown` are numbers or words to show beside the bar.
-        stage: `(text)`: announces what happens now.
     """
 
     advance: Callable[..., None]
-    stage: Callable[[str], None]
 
 
 def _console() -> Console:
@@ -103,10 +101,7 @@ def _live(console: Console, total: int, label: str, done: int) -> Generator[Mete
         def advance(amount: int = 1, **values: Any) -> None:
             bar.update(task, advance=amount, note=_note(values))
 
-        def stage(text: str) -> None:
-            bar.console.print(Text(text))
-
-        yield Meter(advance, stage)
+        yield Meter(advance)
 
 
 def _plain(console: Console, total: int, label: str, done: int) -> Meter:
@@ -125,10 +120,7 @@ def _plain(console: Console, total: int, label: str, done: int) -> Meter:
         note = _note(values)
         console.print(Text(f"{label} {count}/{total}, {speed:.3g}/s{left}{f', {note}' if note else ''}"))
 
-    def stage(text: str) -> None:
-        console.print(Text(text))
-
-    return Meter(advance, stage)
+    return Meter(advance)
 
 
 def _note(values: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def write_report(run_dir: Path) -> Path:
         raise UserError(f"{run.path}: nothing to report yet; run it, or wait until its first stage is done")
     if run.interactions is not None and (missing := [name for name in _ARRAYS if name not in run.interactions]):
         raise UserError(f"{run.path / folder.INTERACTIONS}: lacks {', '.join(missing)}; remove it and run again")
-    source = (run.path / folder.CONFIG).read_text(encoding="utf-8")
+    source = folder.read_text(run.path / folder.CONFIG)
     target = run.path / folder.REPORT / PAGE
     script, content = target.with_name(SCRIPT), figures.plotly_js()
     if not script.is_file() or script.stat().st_size != len(content.encode()):

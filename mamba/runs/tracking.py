@@ -33,19 +33,15 @@ class Tracker(NamedTuple):
         log_matrix: `(step, name, labels, matrix)`: effects `matrix[i][j]` of algorithm `labels[i]` on algorithm
             `labels[j]`, as scalars `<name>/<i>__on__<j>` where there are few, the diagonal left out.
         log_table: `(step, name, columns, rows)`: a small table; a row costs about a millisecond.
-        log_html: `(step, name, html)`: a page of its own, such as a drawn matrix.
         artifact: `(path, name, type)`: keeps a copy of a file.
         finish: `(summary, failed=False)`: writes the summary and closes; later calls do nothing.
-        place: where the run can be seen: a web address, a folder, or nothing.
     """
 
     log: Callable[[int, Mapping[str, Any]], None]
     log_matrix: Callable[[int, str, Sequence[str], Any], None]
     log_table: Callable[[int, str, Sequence[str], Sequence[Sequence[Any]]], None]
-    log_html: Callable[[int, str, str], None]
     artifact: Callable[[str | Path, str, str], None]
     finish: Callable[..., None]
-    place: str
 
 
 def nothing() -> Tracker:
@@ -54,22 +50,19 @@ def nothing() -> Tracker:
     def ignore(*arguments: Any, **named: Any) -> None:
         del arguments, named
 
-    return Tracker(ignore, ignore, ignore, ignore, ignore, ignore, "")
+    return Tracker(ignore, ignore, ignore, ignore, ignore)
 
 
-def start(
-    log: LogConfig, *, run_dir: str | Path, run_id: str, config: Mapping[str, Any], name: str, job_type: str = "train"
-) -> Tracker:
+def start(log: LogConfig, *, run_dir: str | Path, run_id: str, config: Mapping[str, Any], name: str) -> Tracker:
     """Starts or continues a wandb run.
 
     Args:
         log: mode, project, entity, group and tags.
         run_dir: the run folder.
-        run_id: identifier that stays the same when the run is continued, such as the first 16 digits of the digest of
-            its configuration. A wandb agent's own identifier goes before it.
+        run_id: identifier that stays the same when the run is continued and that no other folder has, see
+            `mamba.runs.folder.run_id`. A wandb agent's own identifier goes before it.
         config: the resolved configuration as nested mappings.
         name: name to show.
-        job_type: `train`, `sweep`, `member` or `eval`.
 
     Returns:
         A tracker; one that does nothing where wandb is disabled or cannot start.
@@ -78,7 +71,7 @@ def start(
         return nothing()
     before = {variable: os.environ.get(variable) for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")}
     try:
-        return _start(log, Path(run_dir).absolute(), run_id, plain(config), name, job_type, before)
+        return _start(log, Path(run_dir).absolute(), run_id, plain(config), name, before)
     except Exception as error:
         _restore(before)
         _give_up(error)
@@ -91,7 +84,6 @@ def _start(
     run_id: str,
     config: dict[str, Any],
     name: str,
-    job_type: str,
     before: Mapping[str, str | None],
 ) -> Tracker:
     import wandb
@@ -113,7 +105,7 @@ def _start(
         group=log.group,
         tags=list(log.tags) or None,
         name=name,
-        job_type=job_type,
+        job_type="train",
         id=os.environ.get("WANDB_RUN_ID", run_id),
         resume="allow",
         mode="online" if log.wandb == "online" else "offline",
@@ -157,10 +149,6 @@ def _start(
         write(step, {metric_name(name): wandb.Table(columns=list(columns), data=[plain(row) for row in rows])})
 
     @safe
-    def log_html(step: int, name: str, html: str) -> None:
-        write(step, {metric_name(name): wandb.Html(html, inject=False)})
-
-    @safe
     def artifact(path: str | Path, name: str, type: str) -> None:
         kept = wandb.Artifact(re.sub(r"[^a-zA-Z0-9_.-]", "_", name), type=type)
         kept.add_file(str(path), policy="mutable")  # copied now: the file may be replaced before the upload
@@ -176,8 +164,7 @@ def _start(
             _restore(before)
         alive = False
 
-    place = str(run.url) if log.wandb == "online" else str(Path(run.dir).parent)
-    return Tracker(log_row, log_matrix, log_table, log_html, artifact, finish, place)
+    return Tracker(log_row, log_matrix, log_table, artifact, finish)
 
 
 def _restore(before: Mapping[str, str | None]) -> None:

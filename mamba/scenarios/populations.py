@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +53,7 @@ def generated(sizes: Sizes, *, seed: int = 0, mean_degree: float = 10.0) -> Popu
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     innate = np.clip(rng.normal(0.0, 0.5, (sizes.users, sizes.topics)), -1, 1)
-    return _population(dataset, innate, sizes, seed=seed)[0]
+    return _population(dataset, innate, datasets.topics(dataset, sizes.topics, seed=seed), sizes, seed=seed)[0]
 
 
 def load(config: ScenarioConfig, *, seed: int) -> Scenario:
@@ -64,16 +67,13 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
         The scenario.
 
     Raises:
-        ValueError: unknown data set, or a file that is not a usable edge list; one clear line.
+        ValueError: unknown data set, or a file that is not a usable edge list; one clear line that names the setting.
         FileNotFoundError: the file does not exist.
     """
-    known = {entry.name for entry in datasets.catalogue()}
-    is_file = config.dataset not in known and ("/" in config.dataset or "." in config.dataset)
-    whole = datasets.from_edges(config.dataset) if is_file else datasets.load(config.dataset)
-    if isinstance(whole, Conversation):
-        raise ValueError(
-            f"scenario.dataset: {config.dataset} is a conversation, not a network; use it as scenario.opinions"
-        )
+    with _about("scenario.dataset"):
+        whole = _network(config)
+    if config.users == 1:
+        raise ValueError("scenario.users: 1 leaves nobody to follow; give at least 2, or 0 for everyone")
     dataset = datasets.part(whole, config.users, seed=seed) if 0 < config.users < whole.n_users else whole
     if config.ties == "rewired":
         # The null model of everything but degrees: communities, reciprocity and clustering go.
@@ -98,16 +98,16 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
         rng = np.random.default_rng(seed)
         positions = np.clip(rng.normal(0.0, 0.5, (4096, sizes.topics)), -1, 1)
     else:
-        conversation = datasets.load(config.opinions)
-        if not isinstance(conversation, Conversation):
-            raise ValueError(
-                f"scenario.opinions: {config.opinions} is a network, not a conversation; use 'gaussian' or a polis set"
-            )
-        positions, _ = datasets.opinions(conversation, sizes.topics)
+        with _about("scenario.opinions"):
+            conversation = _conversation(config.opinions)
+        with _about("scenario.topics"):
+            positions, _ = datasets.opinions(conversation, sizes.topics)
     innate = datasets.assign_opinions(
         positions, dataset.edges, n_users, homophily=config.homophily, seed=seed, rounds=8
     )
-    population, facts = _population(dataset, innate, sizes, seed=seed)
+    with _about("scenario.topics"):
+        topics = datasets.topics(dataset, sizes.topics, seed=seed)
+    population, facts = _population(dataset, innate, topics, sizes, seed=seed)
     share = "all" if n_users == whole.n_users else f"a connected part of {n_users:,} of the {whole.n_users:,}"
     story = {
         "network": f"{dataset.title}: {share} users, {len(dataset.edges):,} follow edges"
@@ -119,7 +119,58 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
     return Scenario(population, sizes, story)
 
 
-def _population(dataset: Dataset, innate: np.ndarray, sizes: Sizes, *, seed: int) -> tuple[Population, dict[str, str]]:
+@contextmanager
+def _about(setting: str) -> Generator[None, None, None]:
+    """Puts the setting in front of what is wrong with the data it names."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(f"{setting}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from error
+
+
+def _network(config: ScenarioConfig) -> Dataset:
+    """The packaged network or the edge list that a configuration names."""
+    kinds = {entry.name: entry.kind for entry in datasets.catalogue()}
+    if config.dataset in kinds:
+        whole = datasets.load(config.dataset)
+        if isinstance(whole, Conversation):
+            raise ValueError(f"{config.dataset} is a conversation, not a network; use it as scenario.opinions")
+        return whole
+    if "/" not in config.dataset and "." not in config.dataset:
+        networks = [name for name, kind in kinds.items() if kind == "network"]
+        raise ValueError(f"{_unknown('network', config.dataset, networks)}, or the path of a file such as follows.csv")
+    return datasets.from_edges(
+        config.dataset,
+        reader=config.reader_column,
+        source_column=config.source_column,
+        drop_self_loops=config.clean_edges,
+        compact_ids=config.clean_edges,
+    )
+
+
+def _conversation(name: str) -> Conversation:
+    """The packaged conversation of that name."""
+    kinds = {entry.name: entry.kind for entry in datasets.catalogue()}
+    if name not in kinds:
+        conversations = [known for known, kind in kinds.items() if kind != "network"]
+        raise ValueError(_unknown("conversation", name, ["gaussian", *conversations]))
+    loaded = datasets.load(name)
+    if not isinstance(loaded, Conversation):
+        raise ValueError(f"{name} is a network, not a conversation; use 'gaussian' or a polis set")
+    return loaded
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"no {what} is called '{name}'.{hint} Known: {', '.join(known)}"
+
+
+def _population(
+    dataset: Dataset, innate: np.ndarray, topics: np.ndarray, sizes: Sizes, *, seed: int
+) -> tuple[Population, dict[str, str]]:
     """People of a data set; users are renumbered so that the most popular come first and are the creators."""
     rng = np.random.default_rng(seed)
     order = np.argsort(-datasets.popularity(dataset), kind="stable")
@@ -127,7 +178,7 @@ def _population(dataset: Dataset, innate: np.ndarray, sizes: Sizes, *, seed: int
     rank[order] = np.arange(sizes.users)
     edges = rank[dataset.edges].astype(np.int32)
     followees, weight = network.followee_table(edges, sizes.users, sizes.followees, seed=seed)
-    topics = datasets.topics(dataset, sizes.topics, seed=seed)[order]
+    topics = topics[order]
     mature = None if dataset.mature is None else dataset.mature[order].astype(np.float64)
 
     n, d = sizes.creators, sizes.topics

@@ -12,6 +12,11 @@ class ScenarioConfig:
     """Data and sizes."""
 
     dataset: str = setting("twitch_engb", "a packaged network, or the path of an edge list (.csv .tsv .parquet .npz)")
+    reader_column: str = setting("reader", "column of an edge list that says who follows")
+    source_column: str = setting("source", "column of an edge list that says who is followed")
+    clean_edges: bool = setting(
+        False, "edge list: drop self-loops and number the ids that occur from 0, instead of refusing them"
+    )
     ties: str = setting(
         "real", "the network's own ties, or ties drawn anew with the same degrees", choices=("real", "rewired")
     )

@@ -177,6 +177,16 @@ def test_overrides_leave_their_source_alone() -> None:
         ("parameters.confidence=1e999", "parameters.confidence: inf is not finite"),
         ("seed=3e9", "seed: 3000000000 is above 2147483647"),
         ("steps=1", "steps: 1 is below 2"),
+        ("chunk=0", "chunk: 0 is below 1"),
+        ("scenario.users=1", "scenario.users: 1 leaves nobody to follow; give at least 2, or 0 for everyone"),
+        ("scenario.clean_edges=maybe", "scenario.clean_edges: 'maybe' is a text; give true or false"),
+        (
+            "parameters.check_delay=6.5",
+            "parameters.check_delay: 6.5 is not a whole number below scenario.lifetime (24), so no item would ever be "
+            "reviewed; give 0 to 23, or a longer scenario.lifetime",
+        ),
+        ("parameters.check_delay=24", "parameters.check_delay: 24 is not a whole number below scenario.lifetime (24)"),
+        ("scenario.lifetime=6", "parameters.check_delay: 6 is not a whole number below scenario.lifetime (6)"),
         ("name=a/b", "name: 'a/b' cannot name a folder"),
         ("mechanisms.opinion=repulsiv", "mechanisms.opinion: 'repulsiv' is not known; give one of"),
         ("mechanisms.opinion=repulsiv", "Did you mean 'repulsive'?"),
@@ -199,7 +209,7 @@ def test_overrides_leave_their_source_alone() -> None:
         ("recommenders.home.sharpnes=2", "recommenders.home.sharpnes: no such setting. Did you mean 'sharpness'?"),
         ("recommenders.home.sharpness=20", "recommenders.home.sharpness: 20 is not below 20"),
         ("recommenders.home.kind=engagment", "no kind is called 'engagment'. Did you mean 'engagement'?"),
-        ("recommenders.home.kind=3", "recommenders.home.kind: no kind is called 3. Known: chronological"),
+        ("recommenders.home.kind=3", "recommenders.home.kind: no kind is called 3. Known: "),
         ("recommenders.home.kind=removal", "recommenders.home.kind: 'removal' is a moderator; move it to moderators"),
         ("recommenders.Home={kind: popularity}", "recommenders.Home: cannot be a name; use at most 40 of a-z"),
         ("moderators.home={kind: removal}", "moderators.home: a recommender has this name too"),
@@ -216,6 +226,11 @@ def test_overrides_leave_their_source_alone() -> None:
 def test_refusals_name_the_setting_the_value_and_the_remedy(override: str, line: str) -> None:
     errors = refused(BASE, override)
     assert any(line in error for error in errors), errors
+
+
+def test_the_chunk_is_of_every_stage() -> None:
+    assert resolve(BASE).chunk == 16 and overridden("chunk=4").chunk == 4
+    assert overridden("scenario.lifetime=7", "parameters.check_delay=6.0").scenario.lifetime == 7
 
 
 def test_all_errors_come_at_once() -> None:

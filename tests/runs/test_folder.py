@@ -29,21 +29,25 @@ def listing(path: Path) -> list[str]:
 def test_a_folder_is_made_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "x"
     with folder.open_folder(path, CONFIG) as opened:
-        assert opened == (path, False, ())
+        assert opened[:3] == (path, False, ())
+        assert listing(path) == [".lock"]  # given up without a claim, the folder is anybody's
+        opened.claim()
         assert (path / "config.yaml").read_text() == CONFIG
     with folder.open_folder(path, CONFIG) as opened:
         assert opened.resumed and opened.changes == ()
 
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
-    with folder.open_folder(tmp_path, CONFIG):
-        pass
+    with folder.open_folder(tmp_path, CONFIG) as opened:
+        opened.claim()
     with pytest.raises(UserError, match="another configuration") as error, folder.open_folder(tmp_path, OTHER):
         pass
     assert "  meta.steps: 30 -> 40" in str(error.value).splitlines() and "--allow-config-change" in str(error.value)
     assert (tmp_path / "config.yaml").read_text() == CONFIG
     with folder.open_folder(tmp_path, OTHER, allow_config_change=True) as opened:
         assert opened.changes == ("meta.steps: 30 -> 40",)
+        assert (tmp_path / "config.yaml").read_text() == CONFIG
+        opened.claim()
     assert (tmp_path / "config.yaml").read_text() == OTHER
 
 
@@ -157,6 +161,7 @@ def test_load_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist; give the folder of a run"):
         folder.load_run(tmp_path / "absent")
     with folder.open_folder(tmp_path / "x", CONFIG) as opened:
+        opened.claim()
         run = folder.load_run(opened.path)  # while it is being written
         assert (run.metrics, run.summary, run.interactions) == ([], None, None)
         log = folder.open_metrics(opened.path / folder.METRICS)
@@ -175,6 +180,57 @@ def test_load_run(tmp_path: Path) -> None:
     (tmp_path / "x" / "interactions.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(UserError, match=r"interactions\.npz: cannot be read"):
         folder.load_run(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.jsonl", b'{"stage":"training"}\n5\n', "metrics.jsonl:2: holds a number, not an object"),
+        ("metrics.jsonl", b"[1]\n", "metrics.jsonl:1: holds a list, not an object"),
+        ("metrics.jsonl", b"null\n", "metrics.jsonl:1: holds null, not an object"),
+        ("summary.json", b"[1, 2]", "summary.json: holds a list, not an object"),
+        ("summary.json", b"true", "summary.json: holds a truth value, not an object"),
+        ("summary.json", b"\xff", "summary.json: cannot be read"),
+        ("config.yaml", b"name: \xff\xfe\n", "config.yaml: is not UTF-8 text"),
+        ("config.yaml", b"scenario: 5\n", "config.yaml: scenario holds no settings"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_line(tmp_path: Path, file: str, content: bytes, message: str) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        folder.load_run(tmp_path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert (tmp_path / file).read_bytes() == content
+
+
+def test_a_configuration_that_is_no_text_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        with folder.open_folder(tmp_path, CONFIG, allow_config_change=True):
+            pass
+    assert (tmp_path / "config.yaml").read_bytes() == b"\xff"
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"page\.html: cannot be written \(File exists\); make room"):
+        folder.write_text(tmp_path / "file" / "page.html", "x")
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    monkeypatch.setattr(folder, "open", lambda *given, **named: open("/dev/full", "w", buffering=1), raising=False)
+    log = folder.open_metrics(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)"):
+        log.append({"a": 1})
+    log.close()
+
+
+def test_every_folder_has_a_name_of_its_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = folder.run_id(tmp_path / "a")
+    assert folder.run_id(tmp_path / "a") == first != folder.run_id(tmp_path / "b")
+    assert len(first) == 16 and first.isalnum()
 
 
 def test_provenance_is_plain_and_names_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

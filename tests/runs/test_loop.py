@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import chex
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mamba.algorithms.base import Algorithm, between, positive
+from mamba.meta import estimators
 from mamba.objectives import NAMES
+from mamba.runs import folder as folders
+from mamba.runs import loop
+from mamba.runs.config import config_digest, dump_yaml, load_config
+from mamba.runs.errors import UserError
 from mamba.runs.folder import load_run
 
 ROOT = Path(__file__).parents[2]
@@ -68,8 +78,8 @@ def test_a_run_leaves_what_it_promises(finished):
     assert stages == ["interactions", *["training"] * 4, "evaluation"]
     assert run.summary["finished"] is True
     assert set(run.summary["objectives"]) == set(NAMES)
-    assert run.interactions["values"].shape == (2, 8, len(NAMES))
-    assert np.isfinite(run.interactions["values"]).all()
+    chex.assert_shape(run.interactions["values"], (2, 8, len(NAMES)))
+    chex.assert_tree_all_finite(run.interactions["values"])
     page = (finished / "report" / "index.html").read_text(encoding="utf-8")
     assert "toxic exposure" in page
     assert (
@@ -92,6 +102,8 @@ def test_the_same_command_twice_is_bit_equal(finished, cache, tmp_path):
     result = _run(again, cache)
     assert result.returncode == 0, result.stderr
     assert (again / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    # Two folders are two runs to wandb, and no number depends on which.
+    assert (again / "run_id").read_text() != (finished / "run_id").read_text()
 
 
 def test_killed_in_the_middle_and_repeated_is_bit_equal(finished, cache, tmp_path):
@@ -168,6 +180,8 @@ def test_a_termination_signal_stops_in_good_order(finished, cache, tmp_path):
         (["--scenario.dataset=twitch_engbb"], "twitch_engb"),
         (["--scenario.opinions=twitch_engb"], "scenario.opinions"),
         (["--scenario.users=-5"], "scenario.users"),
+        (["--scenario.users=1"], "scenario.users: 1 leaves nobody to follow"),
+        (["--parameters.check_delay=30"], "parameters.check_delay: 30 is not a whole number below scenario.lifetime"),
         (["--meta.step=3"], "Did you mean 'steps'"),
         (["--recommenders.home.kind=engagment"], "engagement"),
     ],
@@ -180,6 +194,7 @@ def test_bad_input_is_one_clear_line(cache, tmp_path, overrides, words):
     lines = [line for line in result.stderr.splitlines() if line.startswith("mamba-eco:")]
     assert len(lines) == 1
     assert words in lines[0]
+    assert not (folder / "config.yaml").exists()  # the corrected command is not refused
 
 
 def test_bad_graph_files_name_the_line(cache, tmp_path):
@@ -195,3 +210,130 @@ def test_the_summary_is_plain_json(finished):
     text = (finished / "summary.json").read_text(encoding="utf-8")
     assert "NaN" not in text
     assert json.loads(text)["name"] == "smoke"
+
+
+# ---- a folder whose configuration changes, or that is damaged
+
+
+def _config(*overrides: str):
+    return load_config(ROOT / "configs" / "smoke.yaml", [*TINY, *overrides])
+
+
+def _kept(path: Path, *overrides: str):
+    config = _config(*overrides)
+    names = tuple(each.name for each in config.algorithms)
+    return loop._kept_values(SimpleNamespace(config=config, ecosystem=SimpleNamespace(names=names)), path)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+def _contents(path: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != ".lock"}
+
+
+def test_a_summary_of_another_configuration_is_not_finished(copied):
+    config = _config()
+    assert loop._finished(copied, config_digest(config))["finished"] is True
+    assert loop._finished(copied, config_digest(_config("--seed=7"))) is None
+
+
+def test_a_change_that_was_killed_is_carried_out_by_the_same_command(copied, cache):
+    before = load_run(copied)
+    overrides = ["--parameters.confidence=0.5", "--evaluation.seeds=3", "--allow-config-change"]
+    # As a kill right after the claim leaves it: the new configuration with the results of the old one.
+    (copied / "config.yaml").write_text(dump_yaml(_config(*overrides[:2])), encoding="utf-8")
+    result = _run(copied, cache, *overrides)
+    assert result.returncode == 0, result.stderr
+    assert "nothing to do" not in result.stderr and "interactions.npz is of another" in result.stderr
+    after = load_run(copied)
+    assert after.summary["seeds"]["evaluation"] == 3
+    assert after.summary["provenance"]["config_digest"] == config_digest(_config(*overrides[:2]))
+    assert not np.array_equal(before.interactions["values"], after.interactions["values"])
+    (row,) = [row for row in after.metrics if row["stage"] == "interactions"]
+    at = NAMES.index("polarisation")
+    assert row["interactions/polarisation/home"] == after.interactions["main_mean"][0, at]
+    (old,) = [row for row in before.metrics if row["stage"] == "interactions"]
+    assert row != old
+
+
+def test_interactions_are_kept_where_nothing_that_decides_them_changed(copied):
+    values = load_run(copied).interactions["values"]
+    for same in ([], ["--meta.steps=9"], ["--interactions.confidence=0.9"], ["--log.group=x"], ["--chunk=3"]):
+        np.testing.assert_array_equal(_kept(copied, *same), values)
+    for other in (
+        ["--seed=7"],
+        ["--steps=7"],
+        ["--interactions.seeds=3"],
+        ["--parameters.memory=0.5"],
+        ["--moderators.takedown.threshold=0.7"],
+        ["--moderators.downrank=None"],
+        ["--recommenders.more={kind: popularity}"],
+    ):
+        assert _kept(copied, *other) is None, other
+    arrays = folders.read_arrays(copied / "interactions.npz")
+    folders.write_arrays(copied / "interactions.npz", {**arrays, "values": values[:1]})
+    with pytest.raises(UserError, match=r"values has shape .*; remove it and run again"):
+        _kept(copied)
+    folders.write_arrays(copied / "interactions.npz", {**arrays, "objectives": arrays["objectives"][:-1]})
+    assert _kept(copied) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.jsonl", b"5\n", "metrics.jsonl:1: holds a number"),
+        ("summary.json", b"[]\n", "summary.json: holds a list"),
+        ("config.yaml", b"name: \xff\n", "config.yaml: is not UTF-8 text"),
+        ("interactions.npz", b"", "interactions.npz: cannot be read"),
+        ("interactions.npz", None, "interactions.npz: lacks values"),
+    ],
+)
+def test_a_damaged_folder_is_refused_and_nothing_is_overwritten(copied, file, content, message):
+    if file != "summary.json":
+        (copied / "summary.json").unlink()
+    if content is None:
+        arrays = folders.read_arrays(copied / file)
+        arrays.pop("values")
+        folders.write_arrays(copied / file, arrays)
+    else:
+        (copied / file).write_bytes(content)
+    before = _contents(copied)
+    for changed in ([], ["--log.group=other"]):
+        with pytest.raises(UserError) as error:
+            loop.run(_config(*changed), copied, command="x", allow_config_change=True)
+        assert message in str(error.value) and "\n" not in str(error.value)
+    assert _contents(copied) == before
+
+
+def test_a_change_that_cannot_be_made_leaves_the_folder_as_it_was(copied):
+    before = _contents(copied)
+    for overrides in (
+        ["--scenario.dataset=nowhere.csv"],
+        ["--moderators.downrank=None"],
+    ):  # no file; no checkpoint fits
+        with pytest.raises(UserError, match=r"nowhere\.csv|no checkpoint can be used"):
+            loop.run(_config(*overrides), copied, command="x", allow_config_change=True)
+        assert _contents(copied) == before
+
+
+def test_every_stage_sends_chunks_of_the_configured_size(monkeypatch):
+    sent = []
+    monkeypatch.setattr(loop.mem, "in_chunks", lambda *given, chunk, done: sent.append(chunk))
+    loop.prepare(_config("--chunk=5")).evaluate(None)
+    assert sent == [5]
+
+
+def test_levers_that_are_arrays_have_a_name_for_each_entry():
+    bounds = {"offsets": between(-1.0, 1.0, "logits"), "strength": positive("per step")}
+    levers = {"offsets": np.zeros(3, np.float32), "strength": np.float32(0.0)}
+    algorithm = Algorithm("many", levers, bounds)
+    job = SimpleNamespace(ecosystem=SimpleNamespace(names=("a",), algorithms=(algorithm,)))
+    given = {"a": {"offsets": jnp.asarray([-1.0, 0.0, 1.0]), "strength": jnp.float32(0.5)}}
+    meaningful = loop.meaningful_levers(job, given)
+    assert list(meaningful) == estimators.names(given) == ["a/offsets/0", "a/offsets/1", "a/offsets/2", "a/strength"]
+    assert all(type(value) is float for value in meaningful.values())
+    np.testing.assert_allclose(list(meaningful.values()), [-np.tanh(0.5), 0.0, np.tanh(0.5), np.exp(0.5)], atol=1e-6)
+    assert loop.lever_units(job) == {**dict.fromkeys(list(meaningful)[:3], "logits"), "a/strength": "per step"}

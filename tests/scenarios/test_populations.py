@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-import jax
+import chex
 import numpy as np
 import pytest
 
@@ -30,8 +30,7 @@ def test_sizes_and_ranges(real):
 
 def test_the_same_seed_is_the_same_population(real):
     again = populations.load(SMALL, seed=3)
-    for one, other in zip(jax.tree.leaves(real.population), jax.tree.leaves(again.population), strict=True):
-        np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal(real.population, again.population)
 
 
 def test_rewired_ties_keep_degrees_and_lose_who_knows_whom(real):
@@ -56,3 +55,49 @@ def test_a_conversation_is_not_a_network():
         populations.load(ScenarioConfig(dataset="polis_vtaiwan_uberx"), seed=0)
     with pytest.raises(ValueError, match="is a network, not a conversation"):
         populations.load(ScenarioConfig(users=100, opinions="twitch_engb"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"users": 1}, "scenario.users: 1 leaves nobody to follow; give at least 2, or 0 for everyone"),
+        (
+            {"dataset": "twitch_engbb"},
+            "scenario.dataset: no network is called 'twitch_engbb'. Did you mean 'twitch_engb'? Known: twitch_engb",
+        ),
+        ({"dataset": "twitch"}, ", or the path of a file such as follows.csv"),
+        (
+            {"opinions": "gausian", "users": 50},
+            "scenario.opinions: no conversation is called 'gausian'. Did you mean 'gaussian'? Known: gaussian, polis",
+        ),
+        ({"topics": 64, "users": 50}, "scenario.topics: "),
+        ({"dataset": "polis_vtaiwan_uberx"}, "scenario.dataset: polis_vtaiwan_uberx is a conversation"),
+    ],
+)
+def test_what_cannot_be_used_names_the_setting(changed, message):
+    with pytest.raises(ValueError) as error:
+        populations.load(replace(SMALL, **changed), seed=0)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_edge_lists_are_read_and_cleaned_from_a_configuration(tmp_path):
+    path = tmp_path / "follows.csv"
+    path.write_text("who,whom\n5,9000\n7,5\n7,7\n9000,7\n", encoding="utf-8")
+    mine = replace(SMALL, dataset=str(path), opinions="gaussian", users=0)
+    with pytest.raises(
+        ValueError, match=r"^scenario\.dataset: .*scenario\.reader_column=\.\.\. and scenario\.source_column"
+    ):
+        populations.load(mine, seed=0)
+    named = replace(mine, reader_column="who", source_column="whom")
+    with pytest.raises(ValueError, match=r"ids are sparse.*scenario\.clean_edges=true"):
+        populations.load(named, seed=0)
+    scenario = populations.load(replace(named, clean_edges=True), seed=0)
+    assert scenario.sizes.users == 3 and "3 follow edges" in scenario.story["network"]
+    path.write_text("0,1\n1,1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"self-loop.*scenario\.clean_edges=true"):
+        populations.load(mine, seed=0)
+    path.write_text("1,1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"no edges; give at least one"):
+        populations.load(replace(mine, clean_edges=True), seed=0)
+    with pytest.raises(FileNotFoundError, match=r"^scenario\.dataset: .*no such file"):
+        populations.load(replace(mine, dataset=str(tmp_path / "absent.csv")), seed=0)
