@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,20 @@ def small(kind: str):
     return registry.make(kind, **({"proposals": 1} if "proposals" in settings else {}))
 
 
+def cached(function):
+    """`functools.cache` for which `f()` and `f(0)` are the same call."""
+    signature = inspect.signature(function)
+    keep = functools.cache(function)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return keep(*bound.arguments.values())
+
+    return call
+
+
 # Compiling every kind in one program would take minutes: a few platforms share them out. The first is what most tests run.
 CORE = ("chronological", "popularity", "engagement", "two_tower", "notification", "removal", "demotion")
 _OTHERS = [kind for kind in registry.KINDS if kind not in CORE]
@@ -88,7 +103,7 @@ def platform_with(kind: str) -> int:
     return next(i for i, kinds in enumerate(PLATFORMS) if kind in kinds)
 
 
-@functools.cache
+@cached
 def everything(platform: int = 0) -> eco.Ecosystem:
     """One algorithm of every kind of a platform, named like its kind."""
     return eco.make({kind: small(kind) for kind in PLATFORMS[platform]}, sizes=SIZES)
@@ -105,13 +120,13 @@ def gates(platform: int = 0, **closed: float) -> jax.Array:
     return jnp.asarray([closed.get(name, 1.0) for name in PLATFORMS[platform]], jnp.float32)
 
 
-@functools.cache
+@cached
 def start(platform: int = 0):
     """Compiled `(inputs, key) -> state` of `everything`."""
     return compile(lambda given, seed: eco.init(everything(platform), given, seed))
 
 
-@functools.cache
+@cached
 def run(mode: str, platform: int = 0):
     """Compiled `(inputs, state, key) -> (state, metrics)` of `everything` over `STEPS` steps."""
 
@@ -121,7 +136,7 @@ def run(mode: str, platform: int = 0):
     return compile(body)
 
 
-@functools.cache
+@cached
 def first(platform: int = 0) -> eco.State:
     return start(platform)(inputs(platform), key())
 
@@ -131,7 +146,7 @@ def values(metrics) -> np.ndarray:
     return np.asarray(objectives.evaluate(metrics, SIZES.users))
 
 
-@functools.cache
+@cached
 def jacobian(platform: int = 0):
     """Compiled `(inputs, state, key) -> Levers of [J]` of `everything` in expected mode."""
 

@@ -155,11 +155,11 @@ def test_a_half_open_gate_is_between():
 
 
 def test_an_algorithm_that_does_not_learn_keeps_what_it_knows():
-    given = inputs(learning=jnp.zeros(len(KINDS)))
+    given = inputs(learning=jnp.zeros(len(CORE)))
     for mode in MODES:
         assert_same(run(mode)(given, first(), key())[0].learned, first().learned)
     learned = run("sampled")(inputs(), first(), key())[0].learned
-    assert not np.array_equal(learned[KINDS.index("engagement")].weights, first().learned[2].weights)
+    assert not np.array_equal(learned[CORE.index("engagement")].weights, first().learned[2].weights)
 
 
 @pytest.mark.parametrize("mode", MODES)
