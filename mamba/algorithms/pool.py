@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mamba.algorithms.base import Proposal
+from mamba.streams import uniforms
 from mamba.sums import total
 from mamba.types import Array, View
 
@@ -51,6 +52,14 @@ def propose(view: View, ids: Array, mass: Array) -> Proposal:
         * (everything / jnp.maximum(jnp.sum(mass), 1e-20))
     )
     return Proposal(ids, jnp.where((alive > _ALIVE) & (drawn_by > 0), ratio / jnp.maximum(alive, _ALIVE), 0.0))
+
+
+def explore(view: View, key: Array, proposals: int) -> Proposal | None:
+    """`proposals` live items for each user, drawn uniformly; None for 0."""
+    if proposals == 0:
+        return None
+    alive = view.items.alive
+    return propose(view, draw(alive, uniforms(key, (proposals, view.followers.shape[0]))), alive)
 
 
 def by_odds(log_odds: Array, uniform: Array) -> Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SIZES, first, gates, inputs, key, run, values
+from helpers import CORE, KEY, SIZES, first, gates, inputs, key, run, values
 from test_conformance import observation
 
 from mamba.algorithms import base, registry
@@ -141,14 +141,14 @@ def test_demotion_lowers_harm_and_nothing_else():
 # ---- what a kind does to the whole, in expected mode -----------------------------------------------------------------
 
 
-def whole(levers=None, **closed):
+def whole(levers=None, *, seed=KEY, **closed):
     given = inputs(gates=gates(**closed))
     if levers:
         changed = {
             kind: given.levers[kind] | {n: jnp.float32(v) for n, v in new.items()} for kind, new in levers.items()
         }
         given = given.replace(levers=given.levers | changed)
-    metrics = run("expected")(given, first(), key())[1]
+    metrics = run("expected")(given, first(), key(seed))[1]
     return dict(zip(NAMES, values(metrics), strict=True)), metrics
 
 
@@ -175,3 +175,11 @@ def test_opening_a_gate_has_its_effect():
     silent, _ = whole(notification=0.0)
     assert silent["engagement_per_user"] < base_values["engagement_per_user"]
     assert SIZES.users == 60
+
+
+def test_popularity_concentrates_attention_where_chronology_does_not():
+    def alone(kind):
+        others = {other: 0.0 for other in CORE if other != kind}
+        return float(np.mean([whole(seed=seed, **others)[0]["creator_inequality"] for seed in range(8)]))
+
+    assert alone("popularity") > alone("chronological") + 0.02

@@ -23,7 +23,6 @@ from mamba.algorithms import linear_bandit, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from, positive
 from mamba.algorithms.recommenders.engagement import features
 from mamba.fields import setting
-from mamba.streams import uniforms
 from mamba.types import Array, Candidates, Learned, Log, View
 
 _FEATURES = 7
@@ -64,11 +63,7 @@ def make(config: Config) -> Algorithm:
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del levers, learned
-        if config.proposals == 0:
-            return Act()
-        alive = view.items.alive
-        ids = pool.draw(alive, uniforms(key, (config.proposals, view.followers.shape[0])))
-        return Act(propose=pool.propose(view, ids, alive))
+        return Act(propose=pool.explore(view, key, config.proposals))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key

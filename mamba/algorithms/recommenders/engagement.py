@@ -26,7 +26,6 @@ import jax.numpy as jnp
 from mamba.algorithms import logistic, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from, positive, real
 from mamba.fields import setting
-from mamba.streams import uniforms
 from mamba.sums import total
 from mamba.types import ACTIONS, Array, Candidates, Learned, Log, View
 
@@ -123,11 +122,7 @@ def make(config: Config) -> Algorithm:
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del levers, learned
-        if config.proposals == 0:
-            return Act()
-        alive = view.items.alive
-        ids = pool.draw(alive, uniforms(key, (config.proposals, view.followers.shape[0])))
-        return Act(propose=pool.propose(view, ids, alive))
+        return Act(propose=pool.explore(view, key, config.proposals))
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key
