@@ -26,8 +26,19 @@ from mamba.types import Array
 LIKED = 4.0
 SHARE = 0.2
 FEWEST = 5
+START = 0.1  # standard deviation of id embeddings at the start
+QUIET = 0.03  # share of the usual start that the last layer of a tower begins with: at first the ids speak
 FACTORISATION = {"width": 64, "confidence": 4.0, "decay": 60.0, "learning_rate": 0.05, "steps": 100}
-TOWERS = {"hidden": 64, "width": 64, "scale": 15.0, "learning_rate": 0.01, "decay": 0.2, "id_decay": 35.0, "steps": 90}
+TOWERS = {
+    "hidden": 32,
+    "width": 64,
+    "scale": 4.0,
+    "confidence": 4.0,
+    "penalty": 30.0,
+    "learning_rate": 0.006,
+    "batch": 122,
+    "epochs": 80,
+}
 LIBRARY = {"factors": 64, "regularization": 30.0, "alpha": 4.0, "iterations": 15}
 
 
@@ -96,56 +107,68 @@ def factorisation(split: Split, seed: int = 0, **settings: Any) -> np.ndarray:
 
 
 def towers(split: Split, seed: int = 0, **settings: Any) -> np.ndarray:
-    """Scores [M, U] of two `nets.Tower`s under a full softmax over films (Covington, Adams and Sargin 2016).
+    """Scores [M, U] of two `nets.Tower`s with a residual path from their id embeddings.
 
-    An item tower reads an embedding of the film's id, its genres and its popularity; a user tower the summed id embeddings of
-    the films liked, over the root of their number.
+    The user tower reads an embedding of the user's id and the summed id embeddings of the films liked, over the root of their
+    number; the item tower an embedding of the film's id, its genres and its popularity. The loss is that of `factors`, with
+    its penalty on the towers' outputs, by Adam on batches of users and all their films. Films without a like in training
+    are ranked last.
     """
     chosen = TOWERS | settings
-    items, users = split.train.shape
-    width = int(chosen["width"])
-    item, user = (jnp.asarray(x, jnp.int32) for x in np.nonzero(split.train))
-    length = jnp.asarray(split.train.sum(axis=0), jnp.float32)
-    popular = np.log1p(split.train.sum(axis=1, dtype=np.float32))[:, None]
-    content = jnp.asarray(np.concatenate([split.genres, popular / popular.max()], axis=1))
-    tower = nets.Tower(int(chosen["hidden"]), width)
-    id_key, user_key, item_key = jax.random.split(jax.random.key(seed), 3)
+    known = np.flatnonzero(split.train.any(axis=1))
+    liked = jnp.asarray(split.train[known].T, jnp.float32)
+    users, items = liked.shape
+    width, batch, epochs = (int(chosen[name]) for name in ("width", "batch", "epochs"))
+    batch = min(batch, users)
+    popular = jnp.log1p(jnp.sum(liked, axis=0))[:, None]
+    content = jnp.concatenate([jnp.asarray(split.genres[known]), popular / jnp.max(popular)], axis=1)
+    tower = nets.Tower(int(chosen["hidden"]), width, residual=True)
+    item_id_key, user_id_key, item_key, user_key, order_key = jax.random.split(jax.random.key(seed), 5)
+
+    def quiet(key: Array, features: int) -> Any:
+        begin = tower.init(key, jnp.zeros((1, features)))["params"]
+        return {"params": begin | {"Dense_1": jax.tree.map(lambda x: QUIET * x, begin["Dense_1"])}}
+
     begin = {
-        "id": 0.1 * normals(uniforms(id_key, (items, width))),
-        "user": tower.init(user_key, jnp.zeros((1, width))),
-        "item": tower.init(item_key, jnp.zeros((1, width + content.shape[1]))),
+        "item_id": START * normals(uniforms(item_id_key, (items, width))),
+        "user_id": START * normals(uniforms(user_id_key, (users, width))),
+        "item": quiet(item_key, width + content.shape[1]),
+        "user": quiet(user_key, 2 * width),
     }
 
-    def scores(parameters: Any) -> Array:
-        history = jnp.zeros((users, width)).at[user].add(parameters["id"][item])
-        who = tower.apply(parameters["user"], history / jnp.sqrt(1.0 + length)[:, None])
-        what = tower.apply(parameters["item"], jnp.concatenate([parameters["id"], content], axis=1))
-        return chosen["scale"] * (jnp.asarray(what) @ jnp.asarray(who).T)
+    def outputs(parameters: Any, who: Array) -> tuple[Array, Array]:
+        mine = liked[who]
+        history = mine @ parameters["item_id"] / jnp.sqrt(1.0 + jnp.sum(mine, axis=1, keepdims=True))
+        user = tower.apply(parameters["user"], jnp.concatenate([parameters["user_id"][who], history], axis=1))
+        item = tower.apply(parameters["item"], jnp.concatenate([parameters["item_id"], content], axis=1))
+        return jnp.sqrt(chosen["scale"]) * jnp.asarray(user), jnp.sqrt(chosen["scale"]) * jnp.asarray(item)
 
-    def loss(parameters: Any) -> Array:
-        value = scores(parameters)
-        likelihood = jnp.sum(value[item, user]) - jnp.sum(length * jax.nn.logsumexp(value, axis=0))
-        return -likelihood / jnp.sum(length)
+    def loss(parameters: Any, who: Array) -> Array:
+        user, item = outputs(parameters, who)
+        mine = liked[who]
+        penalty = chosen["penalty"] * (jnp.sum(user * user) + jnp.sum(item * item) * len(who) / users)
+        return (factors.loss(user @ item.T, mine, 1.0 - mine, chosen["confidence"]) + penalty) / jnp.sum(mine)
 
-    ids = {name: jax.tree.map(lambda _, name=name: name == "id", tree) for name, tree in begin.items()}
-    optimiser = optax.chain(
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(chosen["id_decay"], ids),
-        optax.add_decayed_weights(chosen["decay"], jax.tree.map(lambda is_id: not is_id, ids)),
-        optax.scale_by_learning_rate(optax.cosine_decay_schedule(chosen["learning_rate"], int(chosen["steps"]))),
-    )
+    per_epoch = users // batch
+    optimiser = optax.adam(optax.cosine_decay_schedule(chosen["learning_rate"], epochs * per_epoch))
 
     @jax.jit
     def trained(parameters: Any) -> Array:
-        def one(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+        def one(carry: tuple[Any, Any], who: Array) -> tuple[tuple[Any, Any], None]:
             parameters, state = carry
-            change, state = optimiser.update(jax.grad(loss)(parameters), state, parameters)
+            change, state = optimiser.update(jax.grad(loss)(parameters, who), state, parameters)
             return (optax.apply_updates(parameters, change), state), None
 
-        carry = parameters, optimiser.init(parameters)
-        return scores(jax.lax.scan(one, carry, None, length=int(chosen["steps"]))[0][0])
+        # every user once an epoch, but for those left over from whole batches
+        order = jnp.argsort(uniforms(order_key, (epochs, users)), axis=1)
+        order = order[:, : per_epoch * batch].reshape(-1, batch)
+        (parameters, _), _ = jax.lax.scan(one, (parameters, optimiser.init(parameters)), order)
+        user, item = outputs(parameters, jnp.arange(users))
+        return item @ user.T
 
-    return np.asarray(trained(begin))
+    scores = np.full(split.train.shape, np.finfo(np.float32).min)
+    scores[known] = np.asarray(trained(begin))
+    return scores
 
 
 def library(split: Split, seed: int = 0) -> np.ndarray:

@@ -15,16 +15,20 @@ class Tower(nn.Module):
     Attributes:
         hidden: width of the hidden layer.
         width: size of the embedding, E.
+        residual: adds the first E features to the embedding before it is scaled (an identity path; F >= E).
     """
 
     hidden: int
     width: int
+    residual: bool = False
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Encodes `[..., F]` features into `[..., E]` embeddings of norm at most 1."""
         hidden = jnp.tanh(nn.Dense(self.hidden)(features))
         code = nn.Dense(self.width)(hidden)
+        if self.residual:
+            code = code + features[..., : self.width]
         return code * jax.lax.rsqrt(1.0 + jnp.sum(code * code, axis=-1, keepdims=True))
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from mamba.algorithms import logistic
+from mamba.algorithms import features, logistic
 from mamba.algorithms.base import Act, Algorithm, between, levers_from
 from mamba.fields import setting
-from mamba.types import Array, Learned, Log, ObservedItems, View
+from mamba.types import Array, Learned, Log, View
 
 # Trained before it is deployed, as such classifiers are: a logistic regression of verdicts on the features of 3,100 live
 # items of the default world, rounded, with half the weight on reports, which are few and noisy. At the default levers
@@ -39,19 +39,6 @@ class Config:
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)
 
 
-def features(items: ObservedItems) -> list[Array]:
-    """Five planes: constant, log-odds of the harm signals (bounded), their worse one, report rate."""
-
-    def logit(signal: Array) -> Array:
-        safe = jnp.clip(signal, 0.01, 0.99)
-        return 0.5 * (jnp.log(safe) - jnp.log1p(-safe))
-
-    # Reports per click, shrunk to none where few clicked: a bare count grows with an item's audience.
-    rate = 5.0 * items.reports / (5.0 + items.popularity)
-    toxic, false = logit(items.toxicity_signal), logit(items.falsity_signal)
-    return [jnp.ones_like(toxic), toxic, false, jnp.maximum(toxic, false), rate]
-
-
 def make(config: Config) -> Algorithm:
     """Builds the algorithm; levers `threshold` and `speed`."""
     bounds = {"threshold": between(0.0, 1.0, "probability"), "speed": between(0.0, 1.0, "probability per step")}
@@ -63,7 +50,7 @@ def make(config: Config) -> Algorithm:
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del key
-        violation = logistic.predict(learned, features(view.items))[0]
+        violation = logistic.predict(learned, features.harm(view.items))[0]
         hazard = levers["speed"] * jax.nn.sigmoid((violation - levers["threshold"]) / config.width)
         return Act(survive=1.0 - hazard)
 
@@ -71,7 +58,7 @@ def make(config: Config) -> Algorithm:
         del levers, key
         return logistic.update(
             learned,
-            features(view.items),
+            features.harm(view.items),
             [log.verdict],
             log.checked,
             learning_rate=config.learning_rate,

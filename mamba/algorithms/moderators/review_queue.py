@@ -25,9 +25,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mamba.algorithms import logistic, review
+from mamba.algorithms import features, logistic, review
 from mamba.algorithms.base import Act, Algorithm, between, levers_from, positive
-from mamba.algorithms.moderators.removal import features
 from mamba.fields import setting
 from mamba.types import COUNTS, Array, Learned, Log, ObservedItems, View
 
@@ -65,7 +64,7 @@ class State(NamedTuple):
 
 def preventable(levers: dict[str, Array], learned: State, items: ObservedItems) -> Array:
     """Expected preventable harm V of every item, [M]."""
-    violation = logistic.predict(learned.classifier, features(items))[0]
+    violation = logistic.predict(learned.classifier, features.harm(items))[0]
     severity = levers["toxicity"] * items.toxicity_signal + items.falsity_signal
     ahead = jax.nn.softplus(learned.exposures + 0.5 * levers["horizon"] * learned.growth)
     return violation * severity * (levers["horizon"] * ahead + _PRIOR)
@@ -115,7 +114,7 @@ def make(config: Config) -> Algorithm:
         weight = paid + log.checked
         label = (paid * found + log.checked * log.verdict) / jnp.maximum(weight, 1e-6)
         classifier, _ = logistic.update(
-            learned.classifier, features(view.items), [label], weight, learning_rate=config.learning_rate
+            learned.classifier, features.harm(view.items), [label], weight, learning_rate=config.learning_rate
         )
         return State(classifier, exposures, growth, reviewed, looked * found, jnp.sum(paid)), left
 

@@ -30,9 +30,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mamba.algorithms import logistic, membership, pool
+from mamba.algorithms import features, logistic, membership, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, levers_from, positive
-from mamba.algorithms.recommenders.engagement import features
 from mamba.fields import setting
 from mamba.streams import uniforms
 from mamba.sums import total
@@ -97,7 +96,7 @@ def make(config: Config) -> Algorithm:
 
     def rank(levers: dict[str, Array], learned: State, view: View, candidates: Candidates, key: Array) -> Rank:
         del key
-        chance = logistic.predict(learned.clicks, features(candidates))[0]
+        chance = logistic.predict(learned.clicks, features.ranking(candidates))[0]
         value = auction(learned, view.author[candidates.ids], chance)[1]
         bought = (value > 0) * (1.0 - candidates.in_network)
         return Rank(score=bought * levers["strength"] * jnp.log(jnp.where(value > 0, value, 1.0) / levers["reserve"]))
@@ -106,7 +105,7 @@ def make(config: Config) -> Algorithm:
         del key
         shown = log.candidates
         author = view.author[shown.ids]
-        chance = logistic.predict(learned.clicks, features(shown))[0]
+        chance = logistic.predict(learned.clicks, features.ranking(shown))[0]
         paced, value = auction(learned, author, chance)
         value = value * shown.existence * (1.0 - shown.in_network)
         best = jnp.max(value, axis=0, keepdims=True)
@@ -123,7 +122,7 @@ def make(config: Config) -> Algorithm:
         multiplier = learned.multiplier + config.pacing_rate * buyers * (spend / budget - 1.0)
         clicks, _ = logistic.update(
             learned.clicks,
-            features(shown),
+            features.ranking(shown),
             [log.clicked / jnp.maximum(log.examined, 1e-6)],
             log.examined,
             learning_rate=config.learning_rate,

@@ -1,6 +1,6 @@
 """`bandit`: a ranker that explores on purpose.
 
-A linear bandit (`mamba.algorithms.linear_bandit`) predicts clicks of examined items from the features of `engagement`,
+A linear bandit (`mamba.algorithms.linear_bandit`) predicts clicks of examined items from the features of other rankers,
 x. With policy `thompson` the score is that of a draw of the posterior, made anew every step for each of `draws` shares of
 users; with `ucb` that of the upper confidence bound:
 
@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mamba.algorithms import linear_bandit, pool
+from mamba.algorithms import features, linear_bandit, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from, positive
-from mamba.algorithms.recommenders.engagement import features
 from mamba.fields import setting
 from mamba.types import Array, Candidates, Learned, Log, View
 
@@ -67,7 +66,7 @@ def make(config: Config) -> Algorithm:
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key
-        planes = features(candidates)
+        planes = features.ranking(candidates)
         mean = learned.belief.mean
         if config.policy == "ucb":
             bonus = linear_bandit.deviation(learned.belief.root, planes)
@@ -77,7 +76,7 @@ def make(config: Config) -> Algorithm:
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, view
-        planes = features(log.candidates)
+        planes = features.ranking(log.candidates)
         error = log.clicked / jnp.maximum(log.examined, 1e-6) - linear_bandit.inner(learned.belief.mean, planes)
         loss = jnp.sum(log.examined * error**2) / (1.0 + jnp.sum(log.examined))
         posterior = linear_bandit.update(

@@ -23,10 +23,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from mamba.algorithms import logistic, pool
+from mamba.algorithms import features, logistic, pool
 from mamba.algorithms.base import Act, Algorithm, Rank, between, levers_from, positive, real
 from mamba.fields import setting
-from mamba.sums import total
 from mamba.types import ACTIONS, Array, Candidates, Learned, Log, View
 
 HEADS = ("click", "reshare", *ACTIONS, "report")
@@ -76,22 +75,6 @@ class Config:
     proposals: int = setting(2, "random live items offered to each user (exploration)", unit="items", ge=0, le=64)
 
 
-def features(candidates: Candidates) -> list[Array]:
-    """Seven planes [C, U]: constant, interest match, popularity, glitter, freshness, own tie, synthetic label."""
-    items = candidates.items
-    match = total(items.topics * candidates.interest[:, None], axis=0) * items.topics.shape[0] - 1.0
-    constant = jnp.ones_like(match)
-    return [
-        constant,
-        match,
-        jnp.log1p(items.popularity),
-        items.glitter - 0.5,
-        jnp.exp(-candidates.age / 6.0),
-        constant * candidates.in_network,
-        items.synthetic,
-    ]
-
-
 def weights(config: Config) -> dict[str, float]:
     """Action -> weight, for the actions that count."""
     if config.preset == "x_like":
@@ -126,7 +109,7 @@ def make(config: Config) -> Algorithm:
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key
-        predicted = dict(zip(weight, logistic.predict(learned, features(candidates)), strict=True))
+        predicted = dict(zip(weight, logistic.predict(learned, features.ranking(candidates)), strict=True))
         first, *rest = (levers[f"weight_{name}"] * chance for name, chance in predicted.items())
         value = sum(rest, first)
         sharpness = levers["sharpness"] if scale == 1.0 else levers["sharpness"] / scale
@@ -139,7 +122,7 @@ def make(config: Config) -> Algorithm:
         done = {"click": log.clicked, "reshare": log.reshared, **log.actions, "report": log.reported}
         labels = [done[name] / seen for name in weight]
         return logistic.update(
-            learned, features(log.candidates), labels, log.examined, learning_rate=config.learning_rate
+            learned, features.ranking(log.candidates), labels, log.examined, learning_rate=config.learning_rate
         )
 
     return Algorithm("engagement", levers, bounds, init, act, rank, learn)

@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mamba.algorithms import logistic
+from mamba.algorithms import features, logistic
 from mamba.algorithms.base import Algorithm, Rank, between, levers_from, real
-from mamba.algorithms.recommenders import engagement
 from mamba.fields import setting
 from mamba.types import Array, Candidates, Learned, Log, View
 
@@ -42,10 +41,10 @@ class State(NamedTuple):
     click: logistic.Logistic
 
 
-def features(candidates: Candidates) -> list[Array]:
-    """Nine planes [C, U]: those of `engagement`, then both harm signals."""
+def planes(candidates: Candidates) -> list[Array]:
+    """Nine planes [C, U]: those of other rankers, then both harm signals."""
     items = candidates.items
-    return [*engagement.features(candidates), items.toxicity_signal - 0.5, items.falsity_signal - 0.5]
+    return [*features.ranking(candidates), items.toxicity_signal - 0.5, items.falsity_signal - 0.5]
 
 
 def make(config: Config) -> Algorithm:
@@ -59,13 +58,13 @@ def make(config: Config) -> Algorithm:
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key
-        planes = features(candidates)
+        planes = planes(candidates)
         rating, click = logistic.predict(learned.rating, planes)[0], logistic.predict(learned.click, planes)[0]
         return Rank(score=levers["sharpness"] * rating + levers["engagement"] * click)
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, view, key
-        planes = features(log.candidates)
+        planes = planes(log.candidates)
         answer = log.rating / jnp.maximum(log.asked, 1e-6)
         rating, loss = logistic.update(learned.rating, planes, [answer], log.asked, learning_rate=rate)
         clicked = log.clicked / jnp.maximum(log.examined, 1e-6)
