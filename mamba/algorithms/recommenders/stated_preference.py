@@ -41,7 +41,7 @@ class State(NamedTuple):
     click: logistic.Logistic
 
 
-def planes(candidates: Candidates) -> list[Array]:
+def ranking_and_harm(candidates: Candidates) -> list[Array]:
     """Nine planes [C, U]: those of other rankers, then both harm signals."""
     items = candidates.items
     return [*features.ranking(candidates), items.toxicity_signal - 0.5, items.falsity_signal - 0.5]
@@ -58,13 +58,13 @@ def make(config: Config) -> Algorithm:
 
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del view, key
-        planes = planes(candidates)
+        planes = ranking_and_harm(candidates)
         rating, click = logistic.predict(learned.rating, planes)[0], logistic.predict(learned.click, planes)[0]
         return Rank(score=levers["sharpness"] * rating + levers["engagement"] * click)
 
     def learn(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
         del levers, view, key
-        planes = planes(log.candidates)
+        planes = ranking_and_harm(log.candidates)
         answer = log.rating / jnp.maximum(log.asked, 1e-6)
         rating, loss = logistic.update(learned.rating, planes, [answer], log.asked, learning_rate=rate)
         clicked = log.clicked / jnp.maximum(log.examined, 1e-6)
