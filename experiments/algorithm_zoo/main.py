@@ -2,8 +2,10 @@
 
     python experiments/algorithm_zoo/main.py [--seeds 20] [--users 800] [--steps 40] [--csv results.csv] [--kinds a b ...]
 
-Prints the tables of this folder's README as Markdown. Every row is a paired comparison with a platform without algorithms
-(a feed of the own ties in random order) on the same seeds, in the sampled model; intervals are 95 % (Student's t).
+Prints the tables of this folder's README as Markdown. Every row is a paired comparison with a platform whose feed is the own
+ties and six random live items, in random order; the kind of the row joins it. Same seeds, sampled model; intervals are 95 %
+(Student's t). Without those six there would be little to rank or to moderate: few accounts post, and few of their posts
+are in a user's own ties.
 """
 
 from __future__ import annotations
@@ -52,6 +54,9 @@ SHOWN = (
 )
 
 
+BASE = "random feed"
+
+
 class Row(NamedTuple):
     """Objectives of one platform over seeds, [S, J], on one network."""
 
@@ -78,7 +83,7 @@ def main() -> None:
         "same degrees": populations.load(replace(base, ties="rewired"), seed=0),
     }
     alone = {kind: (kind,) for kind in asked.kinds or registry.KINDS}
-    platforms: dict[str, tuple[str, ...]] = {"nothing": (), **alone, "default platform of eight": DEFAULT_PLATFORM}
+    platforms: dict[str, tuple[str, ...]] = {BASE: (), **alone, "default platform of eight": DEFAULT_PLATFORM}
     rows = []
     for label, kinds in platforms.items():
         rows += measured(label, kinds, networks, seeds=asked.seeds, steps=asked.steps)
@@ -94,7 +99,8 @@ def measured(
 ) -> list[Row]:
     """One platform on every network; compiled once, because both networks have the same sizes."""
     sizes = next(iter(networks.values())).sizes
-    ecosystem = eco.make({kind: registry.make(kind) for kind in kinds}, sizes=sizes)
+    supply = registry.make("constant", score="zero", proposals=6)
+    ecosystem = eco.make({"supply": supply} | {kind: registry.make(kind) for kind in kinds}, sizes=sizes)
     run = jax.jit(mem.evaluator(ecosystem, steps=steps))
     keys = jax.random.split(jax.random.key(11), seeds)
     rows = []
@@ -113,23 +119,21 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def table(rows: list[Row], network: str) -> str:
     """Change of each shown objective against the platform without algorithms, in % of its level there."""
-    base = next(row.values for row in rows if row.platform == "nothing")
+    base = next(row.values for row in rows if row.platform == BASE)
     at = [objectives.NAMES.index(name) for name in SHOWN]
     level = base.mean(axis=0)
     head = ["platform", *(objectives.OBJECTIVES[name].label for name in SHOWN)]
     lines = [f"\n### {network}\n", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines.append("| nothing (level) | " + " | ".join(f"{level[k]:.3g}" for k in at) + " |")
+    lines.append(f"| {BASE} (level) | " + " | ".join(f"{level[k]:.3g}" for k in at) + " |")
     for row in rows:
-        if row.platform == "nothing":
+        if row.platform == BASE:
             continue
         mean, half = interval(row.values - base)
         cells = []
         for k in at:
-            relative = abs(level[k]) > 1e-6
-            scale, unit = (100.0 / abs(level[k]), " %") if relative else (1.0, "")
-            sure = abs(mean[k]) > half[k]
-            text = f"{mean[k] * scale:+.3g} ± {half[k] * scale:.2g}{unit}"
-            cells.append(f"**{text}**" if sure else text)
+            scale = 100.0 / abs(level[k]) if abs(level[k]) > 1e-6 else 0.0
+            text = f"{mean[k] * scale:+.1f} ± {half[k] * scale:.1f} %" if scale else f"{mean[k]:+.3f} ± {half[k]:.3f}"
+            cells.append(f"**{text}**" if abs(mean[k]) > half[k] else text)
         lines.append(f"| {row.platform} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -140,7 +144,7 @@ def write(rows: list[Row], path: Path) -> None:
         out = csv.writer(file)
         out.writerow(["network", "platform", "objective", "level", "half_width", "change", "change_half_width"])
         for row in rows:
-            base = next(r.values for r in rows if r.network == row.network and r.platform == "nothing")
+            base = next(r.values for r in rows if r.network == row.network and r.platform == BASE)
             for (mean, half), name, (change, spread) in zip(
                 np.stack(interval(row.values)).T, objectives.NAMES, np.stack(interval(row.values - base)).T, strict=True
             ):

@@ -1,6 +1,7 @@
 """`constant`: bring your own ranker.
 
-The score is a fixed function of what a platform can observe, times the lever `strength`; it does not learn. A configuration
+The score is a fixed function of what a platform can observe, times the lever `strength`; it does not learn. It can offer random
+live items, the plainest supply from outside of a user's own ties. A configuration
 can only name one of `SCORES`; from Python any function goes:
 
     def short_and_sweet(view, candidates):
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from mamba.algorithms.base import Algorithm, Rank, levers_from, real
+from mamba.algorithms import pool
+from mamba.algorithms.base import Act, Algorithm, Rank, levers_from, real
 from mamba.fields import setting
 from mamba.types import Array, Candidates, Learned, View
 
@@ -39,6 +41,7 @@ class Config:
 
     score: str = setting("freshness", "which fixed score, unless a function is given", choices=tuple(SCORES))
     strength: float = setting(1.0, "log-odds per unit of the score", unit="logits")
+    proposals: int = setting(0, "random live items offered to each user", unit="items", ge=0, le=64)
 
 
 def make(config: Config, score: Score | None = None) -> Algorithm:
@@ -56,8 +59,12 @@ def make(config: Config, score: Score | None = None) -> Algorithm:
     function = SCORES[config.score] if score is None else score
     bounds = {"strength": real("logits")}
 
+    def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
+        del levers, learned
+        return Act(propose=pool.explore(view, key, config.proposals))
+
     def rank(levers: dict[str, Array], learned: Learned, view: View, candidates: Candidates, key: Array) -> Rank:
         del learned, key
         return Rank(score=levers["strength"] * function(view, candidates))
 
-    return Algorithm("constant", levers_from({"strength": config.strength}, bounds), bounds, rank=rank)
+    return Algorithm("constant", levers_from({"strength": config.strength}, bounds), bounds, act=act, rank=rank)
