@@ -1,8 +1,8 @@
 """`constant`: bring your own ranker.
 
-The score is a fixed function of what a platform can observe, times the lever `strength`; it does not learn. It can offer random
-live items, the plainest supply from outside of a user's own ties. A configuration
-can only name one of `SCORES`; from Python any function goes:
+The score is a fixed function of what a platform can observe, times the lever `strength`; it does not learn. It can offer
+random live items, the plainest supply from outside of a user's own ties. A configuration can only name one of `SCORES`; from
+Python any function goes:
 
     def short_and_sweet(view, candidates):
         return candidates.items.glitter - candidates.age / 24.0  # [C, U], log-odds of being ranked first
