@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,14 +111,27 @@ def evaluator(
 
         return jax.lax.fori_loop(0, counts[0], fill, jnp.zeros((len(members.keys), len(objectives.NAMES))))
 
+    return over_devices(block, shared=1, split=2)
+
+
+def over_devices(block: Callable[..., Any], *, shared: int, split: int) -> Callable[..., Any]:
+    """A function whose last arguments and results are split over the local devices by their first axis.
+
+    Args:
+        block: function of `shared` and then `split` arguments, for one device's part.
+        shared: leading arguments that every device gets whole.
+        split: arguments that are split; their first axis must be a multiple of the number of devices.
+
+    Returns:
+        `block` itself on one device.
+    """
     devices = jax.local_device_count()
     if devices == 1:
         return block
     mesh = jax.make_mesh((devices,), ("member",), axis_types=(AxisType.Auto,))
     spread = PartitionSpec("member")
-    return jax.shard_map(
-        block, mesh=mesh, in_specs=(PartitionSpec(), spread, spread), out_specs=spread, check_vma=False
-    )
+    specs = (PartitionSpec(),) * shared + (spread,) * split
+    return jax.shard_map(block, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False)
 
 
 def in_chunks(

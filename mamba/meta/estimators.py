@@ -76,11 +76,12 @@ def pathwise(
         ecosystem: static description.
         steps: T.
         cuts: named derivative cuts, see `mamba.rollout.rollout`.
-        segment: steps per rematerialised segment; None for about sqrt(T).
+        segment: steps per rematerialised segment, see `mamba.rollout.rollout`.
 
     Returns:
         `(inputs, weights [J], keys [S]) -> (objectives [J], Slope)`: objectives and gradient averaged over the keys;
-        the error is the standard error over keys (infinite for one key). The caller jits it.
+        the error is the standard error over keys (infinite for one key). Keys are shared out over the devices where their
+        number is a multiple of that of the devices. The caller jits it.
     """
 
     def one(inputs: eco.Inputs, weights: Array, key: Array) -> tuple[Array, Array]:
@@ -101,8 +102,13 @@ def pathwise(
         return values, flat(slope)
 
     def estimate(inputs: eco.Inputs, weights: Array, keys: Array) -> tuple[Array, Slope]:
-        values, slopes = jax.lax.map(lambda key: one(inputs, weights, key), keys)
+        def some(inputs: eco.Inputs, weights: Array, keys: Array) -> tuple[Array, Array]:
+            return jax.lax.map(lambda key: one(inputs, weights, key), keys)
+
         n = len(keys)
+        if n % jax.local_device_count() == 0:
+            some = mem.over_devices(some, shared=2, split=1)
+        values, slopes = some(inputs, weights, keys)
         error = jnp.std(slopes, axis=0, ddof=1) / n**0.5 if n > 1 else jnp.full(slopes.shape[1:], jnp.inf)
         return jnp.mean(values, axis=0), Slope(jnp.mean(slopes, axis=0), error)
 
