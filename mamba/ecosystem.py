@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
+from mamba.algorithms.copies import together
 from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream, uniforms
 from mamba.sums import total
 from mamba.types import (
@@ -349,10 +350,8 @@ def _serve(
     )
 
     # ranking
-    ranks = [
-        algorithm.rank(levers[name], learned[i], view, candidates, fold(keys[f"rank/{name}"][0], index))
-        for i, (name, algorithm) in enumerate(zip(ecosystem.names, ecosystem.algorithms, strict=True))
-    ]
+    own = [(levers[name], learned[i], fold(keys[f"rank/{name}"][0], index)) for i, name in enumerate(ecosystem.names)]
+    ranks = together(ecosystem.algorithms, "rank", own, view, candidates)
     score = gated_sum([(inputs.gates[i], rank.score) for i, rank in enumerate(ranks)], ids.shape)
     friction = gated_product([(inputs.gates[i], rank.friction) for i, rank in enumerate(ranks)], ids.shape)
 
@@ -539,9 +538,8 @@ def step(
     view = observe(ecosystem, inputs, replace(world, items=items), index, links=links)
 
     # act, survive
-    acts = [
-        ecosystem.algorithms[i].act(levers[name], state.learned[i], view, keys[f"act/{name}"][0]) for i, name in names
-    ]
+    own = [(levers[name], state.learned[i], keys[f"act/{name}"][0]) for i, name in names]
+    acts = together(ecosystem.algorithms, "act", own, view)
     alive_column = item_column("alive", sizes.topics)
     before = view.items.alive
     kept = gated_product([(gates[i], act.survive) for i, act in enumerate(acts)], before.shape)
@@ -631,8 +629,9 @@ def step(
         judgement=hidden["verdict"],
     )
     learned, losses = [], {}
-    for i, name in names:
-        new, loss = ecosystem.algorithms[i].learn(levers[name], state.learned[i], view, log, keys[f"learn/{name}"][0])
+    own = [(levers[name], state.learned[i], keys[f"learn/{name}"][0]) for i, name in names]
+    lessons = together(ecosystem.algorithms, "learn", own, view, log)
+    for (i, name), (new, loss) in zip(names, lessons, strict=True):
         kept_state = blend(state.learned[i], new, inputs.learning[i] * gates[i])
         learned.append(jax.lax.stop_gradient(kept_state) if "learn" in cuts else kept_state)
         losses[f"loss/{name}"] = loss

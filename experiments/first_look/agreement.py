@@ -46,7 +46,7 @@ def main() -> None:
     config = load_config(find_config("quickstart"))
     sharp = SHARP if asked.regime == "sharp" else {}
     algorithms = {
-        each.name: registry.KINDS[each.kind].make(replace(each.config, **sharp.get(each.name, {})))
+        each.name: registry.build(each.kind, replace(each.config, **sharp.get(each.name, {})))
         for each in config.algorithms
     }
     scenario = populations.load(replace(config.scenario, users=asked.users), seed=0)

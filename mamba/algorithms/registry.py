@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -100,6 +101,12 @@ KINDS: dict[str, Kind] = {
 }
 
 
+@functools.cache
+def build(kind: str, config: Any) -> Algorithm:
+    """The algorithm of a kind and its configuration; the same one for the same settings, see `mamba.algorithms.copies`."""
+    return KINDS[kind].make(config)
+
+
 def make(kind: str, **settings: Any) -> Algorithm:
     """Builds an algorithm by the name of its kind.
 
@@ -119,4 +126,4 @@ def make(kind: str, **settings: Any) -> Algorithm:
     for name in settings:
         if name not in known:
             raise ValueError(f"kind '{kind}' has no setting '{name}'. Known: {', '.join(known)}")
-    return entry.make(entry.config(**settings))
+    return build(kind, entry.config(**settings))

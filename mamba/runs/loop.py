@@ -70,7 +70,7 @@ def prepare(config: RunConfig) -> Job:
     """
     try:
         scenario = populations.load(config.scenario, seed=config.seed)
-        algorithms = {each.name: registry.KINDS[each.kind].make(each.config) for each in config.algorithms}
+        algorithms = {each.name: registry.build(each.kind, each.config) for each in config.algorithms}
         ecosystem = eco.make(algorithms, sizes=scenario.sizes, mechanisms=config.mechanisms)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
