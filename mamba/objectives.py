@@ -2,7 +2,7 @@
 
 Metrics of a rollout are sums and averages per step, [T]; an objective is a ratio of sums, a time average, or the value
 at the end. Every objective of exposure is reported per user and step *and* per impression: more activity must not hide as
-more harm, nor less activity as less.
+more harm, nor less activity as less. Gaps between groups compare rates.
 
 U users, T steps; a examined, m reshared; z toxicity, v veracity; sums run over users, candidates and steps.
 """
@@ -123,7 +123,7 @@ OBJECTIVES: dict[str, Objective] = {
         "Allcott et al. 2020 (scale)", _mean("wellbeing"),
     ),
     "trust": Objective(
-        "trust", "mean over users and steps of r", "0 to 1", "higher", "model of section 1.2 (structural)", _mean("trust"),
+        "trust", "mean over users and steps of r", "0 to 1", "higher", "structural hypothesis (`mamba.world.dynamics`)", _mean("trust"),
     ),
     "creator_inequality": Objective(
         "creator inequality", "Gini coefficient of running exposures over creators, at the end", "0 to 1", "lower",

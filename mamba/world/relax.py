@@ -80,7 +80,7 @@ def pick(mass: Array, uniform: Array, mode: Mode) -> tuple[Array, Array]:
     """Draws one of C alternatives in proportion to their mass.
 
     Args:
-        mass: [C, ...] non-negative masses; all zero picks alternative 0.
+        mass: [C, ...] non-negative masses; where all are zero, any of them is drawn.
         uniform: [C, ...] uniform draws in (0, 1).
         mode: in `sampled` mode the weight carries no derivative.
 
