@@ -123,7 +123,7 @@ OBJECTIVES: dict[str, Objective] = {
         "Allcott et al. 2020 (scale)", _mean("wellbeing"),
     ),
     "trust": Objective(
-        "trust", "mean over users and steps of r", "0 to 1", "higher", "structural hypothesis (`mamba.world.dynamics`)", _mean("trust"),
+        "trust", "mean over users and steps of r", "0 to 1", "higher", "structural hypothesis (world.dynamics)", _mean("trust"),
     ),
     "creator_inequality": Objective(
         "creator inequality", "Gini coefficient of running exposures over creators, at the end", "0 to 1", "lower",

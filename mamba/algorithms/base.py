@@ -24,8 +24,6 @@ import numpy as np
 
 from mamba.types import Array, Candidates, Learned, Log, View
 
-PORTS = ("propose", "score", "survive", "pace", "friction", "link")
-
 
 class Bound(NamedTuple):
     """Maps an unconstrained lever to its meaningful range, and back.
