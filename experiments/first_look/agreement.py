@@ -92,7 +92,7 @@ def levels(hard: np.ndarray, soft: np.ndarray) -> None:
         relative, z = abs(mean) / max(abs(level), 1e-9), mean / max(error[k], 1e-12)
         fits = "yes" if relative <= 0.03 or abs(z) <= 2 else "**no**"
         print(
-            f"| {name} | {level:.4f} | {soft[:, k].mean():.4f} | {100 * mean / abs(level):+.1f} % | {z:+.1f} | {fits} |"
+            f"| {name} | {level:.4f} | {soft[:, k].mean():.4f} | {100 * mean / max(abs(level), 1e-9):+.1f} % | {z:+.1f} | {fits} |"
         )
 
 
