@@ -22,8 +22,8 @@ from mamba.types import Sizes
 KNOWN = {
     "toxic_exposure_gap": lambda users: 0.02 / users**0.5,
     "false_removal_gap": lambda users: 0.2 / users**0.5,
-    # Measured -4.6 % and -4.0 % of 0.032 and 0.008: drawn labels scatter the classifier's weights, in which the hazard of a
-    # benign item, far below the threshold, is convex. Missed against the target of 3 %.
+    # Missed against the target of 3 %; bounds set after measuring -4.6 % and -4.0 % of 0.032 and 0.008. Conjecture: drawn
+    # labels scatter the classifier's weights, in which the hazard of a benign item, far below the threshold, is convex.
     "false_removal_rate": lambda users: 0.002,
     "overturned_appeals": lambda users: 0.0005,
 }

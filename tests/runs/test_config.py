@@ -209,7 +209,7 @@ def test_overrides_leave_their_source_alone() -> None:
         ("recommenders.home.sharpnes=2", "recommenders.home.sharpnes: no such setting. Did you mean 'sharpness'?"),
         ("recommenders.home.sharpness=20", "recommenders.home.sharpness: 20 is not below 20"),
         ("recommenders.home.kind=engagment", "no kind is called 'engagment'. Did you mean 'engagement'?"),
-        ("recommenders.home.kind=3", "recommenders.home.kind: no kind is called 3. Known: "),
+        ("recommenders.home.kind=3", "recommenders.home.kind: no kind is called 3. Known: constant, chronological"),
         ("recommenders.home.kind=removal", "recommenders.home.kind: 'removal' is a moderator; move it to moderators"),
         ("recommenders.Home={kind: popularity}", "recommenders.Home: cannot be a name; use at most 40 of a-z"),
         ("moderators.home={kind: removal}", "moderators.home: a recommender has this name too"),
