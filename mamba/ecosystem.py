@@ -313,6 +313,7 @@ def _serve(
     step: Array,
     mode: Mode,
     cuts: frozenset[str],
+    skip_closed: bool,
 ):
     """Candidates, ranking, attention, engagement and user dynamics of one block of users."""
     sizes, mechanisms, parameters = ecosystem.sizes, ecosystem.mechanisms, inputs.parameters
@@ -351,7 +352,8 @@ def _serve(
 
     # ranking
     own = [(levers[name], learned[i], fold(keys[f"rank/{name}"][0], index)) for i, name in enumerate(ecosystem.names)]
-    ranks = together(ecosystem.algorithms, "rank", own, view, candidates)
+    opened = inputs.gates if skip_closed else None
+    ranks = together(ecosystem.algorithms, "rank", own, view, candidates, gates=opened)
     score = gated_sum([(inputs.gates[i], rank.score) for i, rank in enumerate(ranks)], ids.shape)
     friction = gated_product([(inputs.gates[i], rank.friction) for i, rank in enumerate(ranks)], ids.shape)
 
@@ -499,6 +501,7 @@ def step(
     key: Array,
     mode: Mode,
     cuts: frozenset[str] = frozenset(),
+    skip_closed: bool = False,
 ) -> tuple[State, Metrics]:
     """One joint step of world and algorithms.
 
@@ -510,6 +513,7 @@ def step(
         key: typed key of the rollout, the same in every step.
         mode: numeric mode of every draw.
         cuts: names of derivative cuts, see `mamba.rollout.rollout`.
+        skip_closed: do not run algorithms whose gate is 0, see `mamba.rollout.rollout`.
 
     Returns:
         `(state, metrics)`: the state after the step and what was counted in it, scalars and [G] arrays.
@@ -539,7 +543,8 @@ def step(
 
     # act, survive
     own = [(levers[name], state.learned[i], keys[f"act/{name}"][0]) for i, name in names]
-    acts = together(ecosystem.algorithms, "act", own, view)
+    opened = gates if skip_closed else None
+    acts = together(ecosystem.algorithms, "act", own, view, gates=opened)
     alive_column = item_column("alive", sizes.topics)
     before = view.items.alive
     kept = gated_product([(gates[i], act.survive) for i, act in enumerate(acts)], before.shape)
@@ -581,6 +586,7 @@ def step(
         step=index,
         mode=mode,
         cuts=cuts,
+        skip_closed=skip_closed,
     )
 
     # contagion
@@ -630,11 +636,11 @@ def step(
     )
     learned, losses = [], {}
     own = [(levers[name], state.learned[i], keys[f"learn/{name}"][0]) for i, name in names]
-    lessons = together(ecosystem.algorithms, "learn", own, view, log)
+    lessons = together(ecosystem.algorithms, "learn", own, view, log, gates=opened)
     for (i, name), (new, loss) in zip(names, lessons, strict=True):
         kept_state = blend(state.learned[i], new, inputs.learning[i] * gates[i])
         learned.append(jax.lax.stop_gradient(kept_state) if "learn" in cuts else kept_state)
-        losses[f"loss/{name}"] = loss
+        losses[f"loss/{name}"] = jnp.where(gates[i] > 0, loss, 0.0)
 
     # rewire, churn
     link_score = gated_sum([(gates[i], act.link) for i, act in enumerate(acts)], links.shape)

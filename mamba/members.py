@@ -2,14 +2,15 @@
 
 A member differs from its siblings in levers, gates, learning switches and key, which are all traced, so one compilation
 serves a factorial design, an evolution strategy and an evaluation alike. Members are spread over the devices; on a
-device they run one after the other (`layout="loop"`) or side by side (`layout="vmap"`). A plain vmap turns every gather into a
-batched one; on a CPU both ran equally fast (`experiments/first_look`), and one after the other compiles faster.
+device they run one after the other (`layout="loop"`) or side by side (`layout="vmap"`). On a CPU one after the other is faster
+where gates are closed: there an algorithm that is off can be branched around, which no vmap can do (`experiments/interactions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from jax.sharding import AxisType, PartitionSpec
 from mamba import ecosystem as eco
 from mamba import objectives
 from mamba.rollout import rollout
-from mamba.types import Array, Levers, Mode
+from mamba.types import Array, Levers, Metrics, Mode
 
 Layout = Literal["loop", "vmap"]
 
@@ -75,14 +76,14 @@ def join(*groups: Members) -> Members:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
 
 
-def value(ecosystem: eco.Ecosystem, inputs: eco.Inputs, *, key: Array, steps: int, mode: Mode) -> Array:
-    """All objectives of one rollout, [J] in the order of `objectives.NAMES`."""
-    _, metrics, _ = rollout(ecosystem, inputs, key=key, steps=steps, mode=mode)
-    return objectives.evaluate(metrics, ecosystem.sizes.users)
-
-
 def evaluator(
-    ecosystem: eco.Ecosystem, *, steps: int, mode: Mode = "sampled", layout: Layout = "loop"
+    ecosystem: eco.Ecosystem,
+    *,
+    steps: int,
+    mode: Mode = "sampled",
+    layout: Layout = "loop",
+    warm_up: int = 0,
+    windows: int = 0,
 ) -> Callable[[eco.Inputs, Members, Array], Array]:
     """Builds the function that evaluates a chunk of members; the caller jits it and calls it through `in_chunks`.
 
@@ -91,27 +92,77 @@ def evaluator(
         steps: T.
         mode: numeric mode.
         layout: how the members of one device are run.
+        warm_up: steps before these T in which the platform of `inputs` runs, the same for all members of a key: levers,
+            gates and learning switches of a member count from then on. What is measured is a change to a running platform.
+        windows: W, parts of (almost) equal length into which the T steps are also cut.
 
     Returns:
-        `(inputs, members, counts) -> [B, J]`. `inputs` supplies population and world parameters; B is a multiple of the
-        number of devices; `counts` [devices] int32 says how many members of each device's block are wanted (the rest
-        are zero in the loop layout).
-    """
+        `(inputs, members, counts) -> [B, J]`, with windows `[B, 1 + W, J]`, the whole rollout first. `inputs` supplies
+        population and world parameters; B is a multiple of the number of devices; `counts` [devices] int32 says how many
+        members of each device's block are wanted (the rest are zero in the loop layout). In that layout members that follow
+        each other and have one key share its warm-up, and closed algorithms are not run.
 
-    def one(inputs: eco.Inputs, member: Members) -> Array:
-        changed = replace(inputs, levers=member.levers, gates=member.gates, learning=member.learning)
-        return value(ecosystem, changed, key=member.keys, steps=steps, mode=mode)
+    Raises:
+        ValueError: more windows than steps.
+    """
+    if windows > steps:
+        raise ValueError(f"windows = {windows} cannot be more than steps = {steps}")
+    loops = layout == "loop"
+
+    def warmed(inputs: eco.Inputs, key: Array) -> eco.State:
+        return rollout(ecosystem, inputs, key=key, steps=warm_up, mode=mode)[0]
+
+    def one(inputs: eco.Inputs, member: Members, state: eco.State | None) -> Array:
+        _, metrics, _ = rollout(
+            ecosystem,
+            replace(inputs, levers=member.levers, gates=member.gates, learning=member.learning),
+            key=member.keys,
+            steps=steps,
+            mode=mode,
+            state=state,
+            first_step=warm_up,
+            skip_closed=loops,
+        )
+        return _objectives(metrics, ecosystem.sizes.users, windows)
 
     def block(inputs: eco.Inputs, members: Members, counts: Array) -> Array:
-        if layout == "vmap":
-            return jax.vmap(one, (None, 0))(inputs, members)
+        if not loops:
+            # No key twice in a warm-up would take knowing on the device which keys are equal.
+            start = None if warm_up == 0 else jax.vmap(warmed, (None, 0))(inputs, members.keys)
+            return jax.vmap(one, (None, 0, None if start is None else 0))(inputs, members, start)
 
-        def fill(index: Array, results: Array) -> Array:
-            return results.at[index].set(one(inputs, jax.tree.map(lambda leaf: leaf[index], members)))
+        def fill(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+            results, start = carry
+            member = jax.tree.map(lambda leaf: leaf[index], members)
+            if warm_up:
+                before = jnp.maximum(index - 1, 0)
+                same = jnp.all(jax.random.key_data(member.keys) == jax.random.key_data(members.keys[before]))
+                known = same & (index > 0)
+                start = jax.lax.cond(known, lambda: start, lambda: warmed(inputs, member.keys))
+            return results.at[index].set(one(inputs, member, start)), start
 
-        return jax.lax.fori_loop(0, counts[0], fill, jnp.zeros((len(members.keys), len(objectives.NAMES))))
+        shape = (len(members.keys), *((1 + windows,) if windows else ()), len(objectives.NAMES))
+        empty = None
+        if warm_up:
+            like = jax.eval_shape(warmed, inputs, members.keys[0])
+            empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return jax.lax.fori_loop(0, counts[0], fill, (jnp.zeros(shape), empty))[0]
 
     return over_devices(block, shared=1, split=2)
+
+
+def _objectives(metrics: Metrics, users: int, windows: int) -> Array:
+    """Objectives of a rollout [J]; with windows [1 + W, J], those of the whole first."""
+    whole = objectives.evaluate(metrics, users)
+    if not windows:
+        return whole
+    steps = jax.tree.leaves(metrics)[0].shape[0]
+    borders = [steps * part // windows for part in range(windows + 1)]
+    parts = [
+        objectives.evaluate(jax.tree.map(lambda leaf, a=a, b=b: leaf[a:b], metrics), users)
+        for a, b in pairwise(borders)
+    ]
+    return jnp.stack([whole, *parts])
 
 
 def over_devices(block: Callable[..., Any], *, shared: int, split: int) -> Callable[..., Any]:
@@ -152,7 +203,7 @@ def in_chunks(
         done: called with the number of members finished after every chunk.
 
     Returns:
-        [B, J] in the order of the members.
+        [B, ...] what `run` gives, in the order of the members.
     """
     devices = jax.local_device_count()
     size = -(-chunk // devices) * devices

@@ -43,6 +43,7 @@ def rollout(
     segment: int | None = None,
     cuts: Collection[str] = (),
     probe: Probe | None = None,
+    skip_closed: bool = False,
 ) -> tuple[eco.State, Metrics, Any]:
     """Runs an ecosystem for `steps` steps.
 
@@ -61,6 +62,9 @@ def rollout(
             nor through the world from one step to the next (each team's myopic view); `exposure`: nor from exposure to
             ranking; `proposal`: nor through the existence of proposed candidates. Values never change.
         probe: `(state, metrics) -> pytree` recorded after every step.
+        skip_closed: branch around algorithms whose gate is 0 instead of computing what the gate makes neutral. Worth
+            it where many gates are closed and members run one after the other: half of a factorial's work. The program
+            is another one, so results are equal to rounding, not bit by bit.
 
     Returns:
         `(state, metrics, probed)`: the final state, metrics with leading axis [T], and the probe's output with leading
@@ -80,7 +84,9 @@ def rollout(
     named = frozenset(cuts)
 
     def one(carry: eco.State, index: Array):
-        after, metrics = eco.step(ecosystem, inputs, carry, index=index, key=key, mode=mode, cuts=named)
+        after, metrics = eco.step(
+            ecosystem, inputs, carry, index=index, key=key, mode=mode, cuts=named, skip_closed=skip_closed
+        )
         return after, (metrics, None if probe is None else probe(after, metrics))
 
     indices = jnp.asarray(first_step, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)

@@ -6,7 +6,7 @@ settings. Levers, learned states and keys are what differs between copies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -28,6 +28,7 @@ def together(
     phase: Literal["act", "rank", "learn"],
     own: Sequence[tuple[Any, Any, Any]],
     *shared: Any,
+    gates: jax.Array | None = None,
 ) -> list[Any]:
     """Calls one phase of all algorithms.
 
@@ -36,6 +37,8 @@ def together(
         phase: which function.
         own: A tuples of meaningful levers, learned state and key.
         *shared: what that phase is told besides: the view, and the candidates or the log.
+        gates: [A]; an algorithm whose gate is 0 is not run and its result is zeros, which the gate makes neutral. None
+            runs all of them. (Mapped over gates there is no branch to skip: both sides are run.)
 
     Returns:
         A results, in the order of the algorithms.
@@ -48,10 +51,23 @@ def together(
             return function(levers, learned, *shared, key)
 
         if len(places) == 1:
-            results[places[0]] = call(*own[places[0]])
+            results[places[0]] = _where_open(call, gates, places)(*own[places[0]])
             continue
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(own[place] for place in places))
-        made = jax.vmap(call)(*stacked)
+        made = _where_open(jax.vmap(call), gates, places)(*stacked)
         for number, place in enumerate(places):
             results[place] = jax.tree.map(lambda leaf, number=number: leaf[number], made)
     return results
+
+
+def _where_open(call: Callable[..., Any], gates: jax.Array | None, places: Sequence[int]) -> Callable[..., Any]:
+    """`call`, run only where one of the gates at `places` is open; else zeros of the same shapes."""
+    if gates is None:
+        return call
+    opened = jnp.any(gates[jnp.asarray(places)] > 0)
+
+    def guarded(*arguments: Any) -> Any:
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(call, *arguments))
+        return jax.lax.cond(opened, call, lambda *_: nothing, *arguments)
+
+    return guarded
