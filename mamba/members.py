@@ -185,6 +185,60 @@ def over_devices(block: Callable[..., Any], *, shared: int, split: int) -> Calla
     return jax.shard_map(block, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False)
 
 
+class Compiled(NamedTuple):
+    """A compiled `evaluator`.
+
+    Attributes:
+        run: `(inputs, members, counts) -> results`, for chunks of `chunk` members.
+        chunk: members sent at a time.
+        bytes: predicted peak memory of a call, over all devices: arguments, results and temporaries.
+    """
+
+    run: Callable[[eco.Inputs, Members, Array], Array]
+    chunk: int
+    bytes: int
+
+
+def compiled(
+    evaluate: Callable[[eco.Inputs, Members, Array], Array],
+    inputs: eco.Inputs,
+    members: Members,
+    *,
+    chunk: int,
+    limit: float = float("inf"),
+) -> Compiled:
+    """Compiles an `evaluator` for the largest chunk whose predicted memory fits; `chunk` is halved until it does.
+
+    Args:
+        evaluate: from `evaluator`, not jitted.
+        inputs: as it will be called.
+        members: members such as it will be called with; only their shapes count.
+        chunk: most members sent at a time.
+        limit: bytes there are.
+
+    Raises:
+        ValueError: not even one member a device fits.
+    """
+    devices = jax.local_device_count()
+    size = -(-max(chunk, 1) // devices) * devices
+    while True:
+        some = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), members)
+        counts = jax.ShapeDtypeStruct((devices,), jnp.int32)
+        run = jax.jit(evaluate).lower(inputs, some, counts).compile()
+        told = run.memory_analysis()
+        # Some back ends do not say; then nothing is predicted, and nothing refused.
+        parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+        needed = devices * sum(int(getattr(told, part, 0) or 0) for part in parts)
+        if needed <= limit:
+            return Compiled(run, size, needed)
+        if size == devices:
+            raise ValueError(
+                f"one rollout on each of {devices} devices needs {needed / 2**30:.1f} GiB, and there are {limit / 2**30:.1f}; use "
+                "fewer users, fewer devices, or serve users in blocks (scenario.user_block)"
+            )
+        size = max(devices, size // 2 // devices * devices)
+
+
 def in_chunks(
     run: Callable[[eco.Inputs, Members, Array], Array],
     inputs: eco.Inputs,

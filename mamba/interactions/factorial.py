@@ -1,16 +1,14 @@
-"""The full 2^A factorial over gates, and what follows from its value table.
+"""Interaction analysis: a value table of on/off platforms, and everything that follows from it.
 
-Every algorithm's gate is 0 or 1. Row `g` of the table holds the objectives of the platform whose open gates are the
-bits of `g` (bit i is algorithm i). All quantities below are linear in the table, so paired seeds give their standard errors for
-free:
+Up to `FULL` algorithms every subset is run; beyond, a fractional design and the rows that tell what switching off today would
+do (`designs`). All indices are linear maps of the table, applied within every seed, so that paired seeds give the errors:
 
-    main_i         = mean over all other gates of J(S + i) - J(S)
-    pair_ij        = mean over all other gates of J(S + ij) - J(S + i) - J(S + j) + J(S)
-    switch_off_i   = J(all) - J(all without i), what switching i off today would undo
+    average     effects over all backgrounds of the other algorithms
+    in context  effects while all others are on: what switching off today would undo
+    index       Faith-Shap of order 2 (or another of `games`), which adds up from nobody to everybody
+    windows     interactions in parts of the rollout: when two algorithms begin to work against each other
 
-References:
-    Box, Hunter and Hunter 2005 (factorial designs). The factor 1/2 that some texts put on a pair effect is left out: a
-    pair effect here is the change of one effect when the other gate opens.
+The verdict on a pair (`verdicts`) compares effects against one background, by default today's: everybody else on.
 """
 
 from __future__ import annotations
@@ -20,145 +18,111 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from mamba import ecosystem as eco
 from mamba import members as mem
+from mamba.interactions import designs, games, verdicts
+from mamba.interactions.settings import InteractionsConfig
+from mamba.interactions.statistics import Estimate, contrast, estimate, variance_ratio
+from mamba.objectives import NAMES, OBJECTIVES
 from mamba.types import Array, Levers
 
+FULL = 8  # algorithms; 2^8 runs a seed
+MOST = 16
+INDICES = {
+    "faith_shap": games.faith_shap,
+    "shapley_interaction": games.shapley_interaction,
+    "shapley_taylor": games.shapley_taylor,
+}
+LOST = 2.0  # a variance ratio below this says that common random numbers no longer gain what they should
 
-def gates(n_algorithms: int) -> np.ndarray:
-    """All gate settings, [2^A, A] float32; row `g` opens the bits of `g`."""
-    rows = np.arange(2**n_algorithms)[:, None]
-    return ((rows >> np.arange(n_algorithms)[None, :]) & 1).astype(np.float32)
+
+class Plan(NamedTuple):
+    """Which platforms are run, and how effects are read from them.
+
+    Attributes:
+        design: gates and learning switches of R rows; the last is everything on.
+        kind: `full` or `fractional`.
+        average: maps of average effects.
+        context: maps of effects in context.
+        table: rows [2^A] in bit order where every subset is run, else None.
+        sampled: rows that stand for all platforms when their spread is measured.
+    """
+
+    design: designs.Design
+    kind: str
+    average: games.Index
+    context: games.Index
+    table: np.ndarray | None
+    sampled: np.ndarray
 
 
-def members(ecosystem: eco.Ecosystem, levers: Levers, keys: Array) -> mem.Members:
-    """Members of the factorial: every gate setting for every key.
+def plan(n_algorithms: int) -> Plan:
+    """The design for A algorithms: every subset up to `FULL` of them, a fraction and today's switch-offs up to `MOST`.
+
+    Raises:
+        ValueError: fewer than 1 or more than `MOST` algorithms.
+    """
+    if not 1 <= n_algorithms <= MOST:
+        raise ValueError(f"an interaction analysis takes 1 to {MOST} algorithms, got {n_algorithms}; group algorithms")
+    if n_algorithms <= FULL:
+        design = designs.full(n_algorithms)
+        rows = np.arange(len(design.gates))
+        return Plan(design, "full", games.average(n_algorithms), games.in_context(n_algorithms), rows, rows)
+    fraction, off = designs.fractional(n_algorithms), designs.switched_off(n_algorithms)
+    size, more = len(fraction.gates), len(off.gates)
+    order = [*range(size, size + more)[::-1]]  # everything on comes last
+    design = designs.Design(
+        np.concatenate([fraction.gates, off.gates[::-1]]),
+        np.concatenate([fraction.learning, off.learning[::-1]]),
+        "fractional",
+    )
+    main, pair = designs.averages(fraction.gates)
+    today = designs.today(n_algorithms)
+
+    def placed(weights: np.ndarray, at: Sequence[int]) -> np.ndarray:
+        wide = np.zeros((*weights.shape[:-1], size + more))
+        wide[..., at] = weights
+        return wide
+
+    return Plan(
+        design,
+        "fractional",
+        games.Index(placed(main, range(size)), placed(pair, range(size))),
+        games.Index(placed(today.main, order), placed(today.pair, order)),
+        None,
+        np.arange(size),
+    )
+
+
+def members(ecosystem: eco.Ecosystem, levers: Levers, keys: Array, *, design: designs.Design) -> mem.Members:
+    """Members of a design: every row for every key.
 
     Args:
         ecosystem: static description, A algorithms.
         levers: the platform's levers.
-        keys: [S] typed keys, each shared by all gate settings (common random numbers).
+        keys: [S] typed keys, each shared by all rows (common random numbers).
+        design: R rows.
 
     Returns:
-        `S * 2^A` members, gate setting fastest.
+        `S * R` members, row fastest.
     """
-    table = gates(len(ecosystem.names))
-    repeated = mem.repeat(ecosystem, levers, jnp.repeat(keys, len(table)))
-    return repeated._replace(gates=jnp.tile(jnp.asarray(table), (len(keys), 1)))
+    rows = len(design.gates)
+    repeated = mem.repeat(ecosystem, levers, jnp.repeat(keys, rows))
+    gates, learning = (jnp.tile(jnp.asarray(each), (len(keys), 1)) for each in (design.gates, design.learning))
+    return repeated._replace(gates=gates, learning=learning)
 
 
-def contrasts(n_algorithms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Linear maps from a value table [2^A] to effects.
-
-    Returns:
-        `(main [A, 2^A], pair [A, A, 2^A], switch_off [A, 2^A])`; the diagonal of `pair` is zero.
-    """
-    signs = 2.0 * gates(n_algorithms).astype(np.float64) - 1.0
-    count = len(signs)
-    main = 2.0 * signs.T / count
-    pair = 4.0 * np.einsum("gi,gj->ijg", signs, signs) / count
-    pair[np.arange(n_algorithms), np.arange(n_algorithms)] = 0.0
-    off = np.zeros((n_algorithms, count))
-    off[:, count - 1] = 1.0
-    off[np.arange(n_algorithms), count - 1 - 2 ** np.arange(n_algorithms)] = -1.0
-    return main, pair, off
-
-
-class Estimate(NamedTuple):
-    """Means over seeds with paired uncertainty; all arrays have one shape.
+class Windows(NamedTuple):
+    """Effects in W consecutive parts of the rollout, against the background of the verdicts.
 
     Attributes:
-        mean: estimate.
-        error: standard error over seeds.
-        low: lower end of the confidence interval.
-        high: upper end.
-        p: two-sided p-value of a paired t test against 0 (1 where every seed says exactly 0).
+        main: estimates [A, W, J].
+        pair: estimates [A, A, W, J].
     """
 
-    mean: np.ndarray
-    error: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    p: np.ndarray
-
-
-def estimate(samples: np.ndarray, confidence: float) -> Estimate:
-    """Student-t summary over the first axis.
-
-    Args:
-        samples: [S, ...] one value a seed, S at least 2.
-        confidence: such as 0.95.
-
-    Raises:
-        ValueError: fewer than two seeds.
-    """
-    n = len(samples)
-    if n < 2:
-        raise ValueError(f"an interval needs at least 2 seeds, got {n}")
-    values = np.asarray(samples, np.float64)
-    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(n)
-    reach = stats.t.ppf(0.5 + confidence / 2, n - 1) * error
-    sure = error == 0
-    t = np.where(sure, 0.0, mean / np.where(sure, 1.0, error))
-    p = np.where(sure, np.where(mean == 0, 1.0, 0.0), 2.0 * stats.t.sf(np.abs(t), n - 1))
-    return Estimate(mean, error, mean - reach, mean + reach, p)
-
-
-def discoveries(p: np.ndarray, level: float) -> np.ndarray:
-    """Benjamini-Hochberg: which of many tests are discoveries at a false discovery rate.
-
-    Args:
-        p: [...] p-values; NaN is no test.
-        level: false discovery rate.
-
-    Returns:
-        [...] bool.
-
-    References:
-        Benjamini and Hochberg 1995.
-    """
-    flat = p.ravel()
-    tested = np.flatnonzero(np.isfinite(flat))
-    order = tested[np.argsort(flat[tested], kind="stable")]
-    limit = level * np.arange(1, len(order) + 1) / max(len(order), 1)
-    passing = np.flatnonzero(flat[order] <= limit)
-    found = np.zeros(flat.shape, bool)
-    if len(passing):
-        found[order[: passing[-1] + 1]] = True
-    return found.reshape(p.shape)
-
-
-def widened(estimate: Estimate, seeds: int, confidence: float) -> Estimate:
-    """The same estimates with intervals at another confidence.
-
-    Args:
-        estimate: from `estimate`.
-        seeds: S behind it.
-        confidence: such as 0.999.
-    """
-    reach = stats.t.ppf(0.5 + confidence / 2, seeds - 1) * estimate.error
-    return estimate._replace(low=estimate.mean - reach, high=estimate.mean + reach)
-
-
-def selected(estimate: Estimate, seeds: int, *, chosen: int, among: int, confidence: float) -> Estimate:
-    """Intervals that hold for estimates that were picked because they passed a test.
-
-    Of m effects the R discoveries get intervals at confidence 1 - R (1 - confidence) / m, so that the expected share of
-    them that miss their effect is at most 1 - confidence (false coverage rate).
-
-    Args:
-        estimate: all estimates.
-        seeds: S behind them.
-        chosen: R.
-        among: m.
-        confidence: such as 0.95.
-
-    References:
-        Benjamini and Yekutieli 2005.
-    """
-    return widened(estimate, seeds, 1.0 - max(chosen, 1) * (1.0 - confidence) / max(among, 1))
+    main: Estimate
+    pair: Estimate
 
 
 class Analysis(NamedTuple):
@@ -166,65 +130,140 @@ class Analysis(NamedTuple):
 
     Attributes:
         names: A algorithm names.
-        values: [S, 2^A, J] value table of every seed.
-        main: estimates [A, J].
-        pair: estimates [A, A, J], symmetric, zero diagonal.
-        switch_off: estimates [A, J].
-        confirmed: [A, A, J] pairs that survive Benjamini-Hochberg over all pairs and objectives.
+        plan: which platforms were run.
+        values: [S, R, J] of every seed and platform.
+        main: average effects, estimates [A, J].
+        pair: average interactions, estimates [A, A, J], symmetric, zero diagonal.
+        switch_off: effects in context, estimates [A, J].
+        context_pair: interactions in context, estimates [A, A, J].
+        index_main: mains of the chosen index, estimates [A, J]; None without every subset.
+        index_pair: pairs of the chosen index, estimates [A, A, J]; None without every subset.
+        shapley: estimates [A, J]; None without every subset.
+        anova: functional ANOVA corrected for noise; None without every subset or with fewer than three seeds.
+        verdicts: what each pair does together, see `verdicts.judge`.
+        windows: effects by window; None without windows.
         spread: [J] standard deviation of the mean table over platforms: the scale of what policy can change.
-        variance_ratio: [J] variance of a switch-off difference with independent seeds over the paired one (median over
-            algorithms): what common random numbers gain.
+        variance_ratio: [J] what common random numbers gain in a switch-off comparison, median over algorithms.
     """
 
     names: tuple[str, ...]
+    plan: Plan
     values: np.ndarray
     main: Estimate
     pair: Estimate
     switch_off: Estimate
-    confirmed: np.ndarray
+    context_pair: Estimate
+    index_main: Estimate | None
+    index_pair: Estimate | None
+    shapley: Estimate | None
+    anova: games.Variance | None
+    verdicts: verdicts.Verdicts
+    windows: Windows | None
     spread: np.ndarray
     variance_ratio: np.ndarray
 
+    @property
+    def confirmed(self) -> np.ndarray:
+        """[A, A, J] pairs whose interaction survives Benjamini-Hochberg over all pairs and objectives."""
+        return self.verdicts.confirmed
+
+    @property
+    def lost(self) -> bool:
+        """Whether common random numbers gain less than they should: paired comparisons are then as noisy as unpaired."""
+        known = self.variance_ratio[np.isfinite(self.variance_ratio)]
+        return bool(len(known) and np.median(known) < LOST)
+
+
+def better_signs() -> np.ndarray:
+    """[J] +1 where more is healthier, -1 where less is."""
+    return np.array([1.0 if OBJECTIVES[name].better == "higher" else -1.0 for name in NAMES])
+
 
 def analyse(
-    names: Sequence[str], values: np.ndarray, *, confidence: float = 0.95, false_discovery_rate: float = 0.05
+    names: Sequence[str],
+    values: np.ndarray,
+    *,
+    config: InteractionsConfig | None = None,
+    windows: np.ndarray | None = None,
 ) -> Analysis:
     """Analyses a value table.
 
     Args:
         names: A algorithm names.
-        values: [S, 2^A, J], S at least 2 paired seeds.
-        confidence: of the intervals.
-        false_discovery_rate: Benjamini-Hochberg level over all pairs and objectives.
+        values: [S, R, J], S at least 2 paired seeds, rows as in `plan(A).design`.
+        config: confidence, false discovery rate, resolution, background and index; None takes the defaults.
+        windows: [S, R, W, J] the same by window, None where it was not measured.
 
     Raises:
         ValueError: the table does not fit the names, or fewer than two seeds.
     """
-    count = 2 ** len(names)
-    if values.ndim != 3 or values.shape[1] != count:
-        raise ValueError(
-            f"a value table of {len(names)} algorithms has shape [S, {count}, J], got {list(values.shape)}"
-        )
+    config = InteractionsConfig() if config is None else config
+    made = plan(len(names))
+    rows = len(made.design.gates)
+    if values.ndim != 3 or values.shape[1] != rows:
+        raise ValueError(f"a value table of {len(names)} algorithms has shape [S, {rows}, J], got {list(values.shape)}")
+    if windows is not None and (windows.ndim != 4 or windows.shape[:2] != values.shape[:2]):
+        raise ValueError(f"values by window have shape [S, {rows}, W, J], got {list(windows.shape)}")
     table = np.asarray(values, np.float64)
-    main, pair, off = contrasts(len(names))
-    off_samples = np.einsum("ig,sgj->sij", off, table)
-    pairs = estimate(np.einsum("ikg,sgj->sikj", pair, table), confidence)
-    upper = np.triu(np.ones((len(names), len(names)), bool), 1)[:, :, None]
-    found = discoveries(np.where(upper, pairs.p, np.nan), false_discovery_rate)
-    last = table[:, -1]
-    without = table[:, count - 1 - 2 ** np.arange(len(names))]  # [S, A, J]
-    independent = last.var(axis=0, ddof=1)[None] + without.var(axis=0, ddof=1)
-    paired = off_samples.var(axis=0, ddof=1)
-    ratio = np.where(paired > 0, independent / np.where(paired > 0, paired, 1.0), np.nan)
-    with np.errstate(all="ignore"):
-        gain = np.array([np.nanmedian(column) if np.isfinite(column).any() else np.nan for column in ratio.T])
+
+    def of(weights: np.ndarray, samples: np.ndarray = table) -> Estimate:
+        return estimate(contrast(weights, samples), config.confidence)
+
+    in_context = config.background == "in_context"
+    base = made.context if in_context else made.average
+    steps = games.steps(base.main, base.pair, share_on=1.0 if in_context else 0.5)
+    spread = table[:, made.sampled].mean(axis=0).std(axis=0)
+    judged = verdicts.judge(
+        contrast(steps.alone, table),
+        contrast(steps.both, table),
+        better=better_signs(),
+        spread=spread,
+        confidence=config.confidence,
+        false_discovery_rate=config.false_discovery_rate,
+        resolution=config.resolution,
+    )
+    index = None if made.table is None else INDICES[config.index](len(names))
+    gain = variance_ratio(table, made.context.main)  # [A, J]
+    known = np.isfinite(gain).any(axis=0)
     return Analysis(
         names=tuple(names),
+        plan=made,
         values=values,
-        main=estimate(np.einsum("ig,sgj->sij", main, table), confidence),
-        pair=pairs,
-        switch_off=estimate(off_samples, confidence),
-        confirmed=found | found.swapaxes(0, 1),
-        spread=table.mean(axis=0).std(axis=0),
-        variance_ratio=gain,
+        main=of(made.average.main),
+        pair=of(made.average.pair),
+        switch_off=of(made.context.main),
+        context_pair=of(made.context.pair),
+        index_main=None if index is None else of(index.main),
+        index_pair=None if index is None else of(index.pair),
+        shapley=None if index is None else of(games.shapley(len(names))),
+        anova=games.anova_of_seeds(table, confidence=config.confidence)
+        if index is not None and len(table) > 2
+        else None,
+        verdicts=judged,
+        windows=None if windows is None else Windows(of(base.main, windows), of(base.pair, windows)),
+        spread=spread,
+        variance_ratio=np.array(
+            [np.nanmedian(column) if there else np.nan for column, there in zip(gain.T, known, strict=True)]
+        ),
     )
+
+
+def learning_pairs(analysis: Analysis, count: int) -> np.ndarray:
+    """The strongest confirmed pairs, to be run again at the levels off, frozen and learning.
+
+    Strength is the largest interaction on any objective, in spreads, that is confirmed and not negligible.
+
+    Args:
+        analysis: of the value table.
+        count: most pairs wanted.
+
+    Returns:
+        [K, 2] indices, K at most `count`; the first of a pair is the one that is switched on while the second is off,
+        frozen or learning: the later in the platform's order, where moderators follow recommenders.
+    """
+    scale = np.where(analysis.spread > 0, analysis.spread, np.inf)
+    judged = analysis.confirmed & (analysis.verdicts.codes != verdicts.CODES["none"])
+    size = np.where(judged, np.abs(np.nan_to_num(analysis.verdicts.interaction.mean)) / scale, 0.0).max(axis=-1)
+    one, other = np.triu_indices(len(analysis.names), 1)
+    order = np.argsort(-size[one, other], kind="stable")[:count]
+    return np.array([(other[at], one[at]) for at in order if size[one[at], other[at]] > 0], int).reshape(-1, 2)

@@ -1,7 +1,7 @@
 """Findings: what an analysis says, in sentences with intervals.
 
 A sentence about algorithms is written only for what survived its test, with intervals that allow for its having been picked
-(`factorial.selected`); the sentence about training tells what was asked for, whatever came of it. Sizes are given relative to the
+(`statistics.selected`); the sentence about training tells what was asked for, whatever came of it. Sizes are given relative to the
 level of the platform with every algorithm on, because a raw number of toxic impressions means little to a reader.
 """
 
@@ -11,10 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamba.interactions.factorial import Analysis, Estimate, discoveries, selected
+from mamba.interactions import designs, verdicts
+from mamba.interactions.factorial import Analysis, better_signs
+from mamba.interactions.settings import InteractionsConfig
+from mamba.interactions.statistics import Estimate, contrast, discoveries, estimate, selected
 from mamba.objectives import MODERATION, NAMES, OBJECTIVES
 
 _LEVEL = 1e-6  # levels below this are nothing to be relative to
+_SPREAD = 1e-9
 
 
 class Finding(NamedTuple):
@@ -56,38 +60,89 @@ def _word(change: float, objective: str) -> str:
     return "helps" if better else "harms"
 
 
-def strongest_pair(analysis: Analysis, *, confidence: float) -> Finding | None:
-    """The confirmed pair whose interaction is largest relative to what policy can change, None if none is confirmed."""
-    spread = np.where(analysis.spread > 1e-9, analysis.spread, np.inf)
-    size = np.where(analysis.confirmed, np.abs(analysis.pair.mean) / spread, 0.0)
-    if not size.any():
-        return None
-    i, j, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
-    name, label = NAMES[k], OBJECTIVES[NAMES[k]].label
-    level = float(analysis.values[:, -1, k].mean())
-    algorithms = len(analysis.names)
-    pair = selected(
-        analysis.pair,
-        len(analysis.values),
-        chosen=int(analysis.confirmed.sum()) // 2,
-        among=algorithms * (algorithms - 1) // 2 * len(NAMES),
-        confidence=confidence,
-    )
-    a, b = analysis.names[i], analysis.names[j]
-    effect = float(analysis.pair.mean[i, j, k])
-    mains = [float(analysis.main.mean[x, k]) for x in (i, j)]
-    sentence = (
-        f"{a} and {b} interact on {label}: together they add "
-        f"{_sized(pair, (i, j, k), level, OBJECTIVES[name].unit, confidence)} to the sum of their separate "
-        f"effects, which {_word(effect, name)} (average effect of {a}: {_alone(mains[0], level)}, of {b}: "
-        f"{_alone(mains[1], level)})."
-    )
-    low, high = float(pair.low[i, j, k]), float(pair.high[i, j, k])
-    return Finding("interaction", sentence, name, effect, low, high)
+def pairs(
+    analysis: Analysis, *, config: InteractionsConfig, learning: tuple[np.ndarray, np.ndarray] | None = None
+) -> list[Finding]:
+    """One sentence for each confirmed pair, on the objective where it is largest in spreads; the largest pair first.
+
+    Args:
+        analysis: of a value table.
+        config: what it was made with.
+        learning: `(pairs [K, 2], values [K, S, 9, J])` of pairs that were run at the levels off, frozen and learning.
+    """
+    found = []
+    scale = np.where(analysis.spread > _SPREAD, analysis.spread, np.inf)
+    judged = analysis.confirmed & (analysis.verdicts.codes != verdicts.CODES["none"])
+    size = np.where(judged, np.abs(np.nan_to_num(analysis.verdicts.interaction.mean)) / scale, 0.0)
+    seeds, algorithms = len(analysis.values), len(analysis.names)
+    picked = {
+        "seeds": seeds,
+        "chosen": int(analysis.confirmed.sum()) // 2,
+        "among": algorithms * (algorithms - 1) // 2 * len(NAMES),
+        "confidence": config.confidence,
+    }
+    alone, given = (selected(each, **picked) for each in (analysis.verdicts.alone, analysis.verdicts.given))
+    others = "with all others on" if config.background == "in_context" else "averaged over the others"
+    for j in range(algorithms):
+        for i in range(j + 1, algorithms):
+            k = int(np.argmax(size[i, j]))
+            if size[i, j, k] == 0:
+                continue
+            name = NAMES[k]
+            better = 1.0 if OBJECTIVES[name].better == "higher" else -1.0
+            level = float(analysis.values[:, -1, k].mean(dtype=np.float64))
+
+            def sized(of: Estimate, at: tuple[int, int, int], better=better, level=level, name=name) -> str:
+                ends = sorted((better * float(of.low[at]), better * float(of.high[at])))
+                raw = Estimate(*(np.array([x]) for x in (better * float(of.mean[at]), np.nan, *ends, np.nan)))
+                return _sized(raw, (0,), level, OBJECTIVES[name].unit, config.confidence).split(" of its")[0]
+
+            a, b = analysis.names[i], analysis.names[j]
+            sentence = (
+                f"Turning on {a} while {b} runs changes {OBJECTIVES[name].label} by {sized(given, (i, j, k))}, and by "
+                f"{sized(alone, (i, j, k))} without {b} ({others}): {verdicts.words(analysis.verdicts.codes[i, j, k])}."
+            )
+            sentence += _relearned(analysis, (i, j, k), learning, config)
+            clicks = NAMES.index("engagement_per_user")
+            if k != clicks:
+                change = better_signs()[clicks] * float(analysis.verdicts.given.mean[i, j, clicks])
+                sentence += f" Engagement changes by {_alone(change, float(analysis.values[:, -1, clicks].mean()))}."
+            interaction = analysis.verdicts.picked
+            ends = sorted(better * float(x[i, j, k]) for x in (interaction.low, interaction.high))
+            mean = better * float(interaction.mean[i, j, k])
+            found.append((float(size[i, j, k]), Finding("interaction", sentence, name, mean, *ends)))
+    return [finding for _, finding in sorted(found, key=lambda each: -each[0])]
 
 
-def _alone(effect: float, level: float) -> str:
-    return f"{100 * effect / abs(level):+.1f} %" if abs(level) > 1e-6 else f"{effect:+.3g}"
+def _relearned(
+    analysis: Analysis,
+    at: tuple[int, int, int],
+    learning: tuple[np.ndarray, np.ndarray] | None,
+    config: InteractionsConfig,
+) -> str:
+    """What of the effect of i is lost or added because j re-learns; empty where that was not measured."""
+    if learning is None:
+        return ""
+    i, j, k = at
+    for pair, values in zip(*learning, strict=True):
+        if tuple(pair.tolist()) != (i, j):
+            continue
+        maps = designs.relearning()
+        change = estimate(contrast(maps.relearned[1], values[..., k]), config.confidence)
+        frozen = estimate(contrast(maps.effect[1, designs.FROZEN], values[..., k]), config.confidence)
+        other, margin = analysis.names[j], float(analysis.verdicts.margin[k])
+        level = float(analysis.values[:, -1, k].mean(dtype=np.float64))
+        size = _sized(
+            Estimate(*(np.atleast_1d(x) for x in change)), (0,), level, OBJECTIVES[NAMES[k]].unit, config.confidence
+        )
+        size = size.split(" of its")[0]
+        if change.low >= -margin and change.high <= margin:
+            return f" Whether {other} learns or is frozen makes no difference at this resolution ({size})."
+        if change.low > 0 or change.high < 0:
+            lost = float(change.mean) * float(frozen.mean) < 0
+            return f" Of this, {size} is {'lost' if lost else 'added'} because {other} re-learns."
+        return f" What {other}'s learning adds to it is not resolved ({size})."
+    return ""
 
 
 def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discovery_rate: float) -> Finding | None:
@@ -115,6 +170,10 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
         f"engagement by {_sized(effect, (i, clicks), click_level, '', confidence).split(' of its')[0]}."
     )
     return Finding("side_effect", sentence, name, *(float(x[i, k]) for x in (effect.mean, effect.low, effect.high)))
+
+
+def _alone(effect: float, level: float) -> str:
+    return f"{100 * effect / abs(level):+.1f} %" if abs(level) > _LEVEL else f"{effect:+.3g}"
 
 
 def _price(change: Estimate, baseline: np.ndarray, told: set[str]) -> str | None:

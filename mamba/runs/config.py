@@ -35,7 +35,7 @@ from mamba.scenarios.settings import ScenarioConfig
 from mamba.world.mechanisms import Mechanisms
 from mamba.world.parameters import WorldParameters
 
-MAX_FACTORIAL = 8  # the interaction analysis runs 2^A gate settings
+MOST_ALGORITHMS = 16  # that an interaction analysis takes: no larger design of resolution V is built in
 FAMILIES: dict[Family, str] = {"recommenders": "recommender", "moderators": "moderator"}
 
 T = TypeVar("T")
@@ -394,7 +394,8 @@ def _resolve(mapping: Mapping[str, Any], errors: list[str], objectives: Collecti
     if top is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", top.name):
         errors.append(f"name: {top.name!r} cannot name a folder; use at most 100 letters, digits, '.', '_' and '-'")
     _check_algorithms(members, mapping, errors)
-    _check_sections(sections, members, errors, _known_objectives() if objectives is None else objectives)
+    steps = None if top is None else top.steps
+    _check_sections(sections, members, errors, _known_objectives() if objectives is None else objectives, steps)
     if errors or top is None:
         raise UserError("\n".join(errors))
     parts: dict[str, Any] = {**sections, **members}
@@ -472,6 +473,7 @@ def _check_sections(
     members: Members,
     errors: list[str],
     objectives: Collection[str],
+    steps: int | None,
 ) -> None:
     """What depends on more than one setting; skips a section that has an error of its own."""
     interactions: InteractionsConfig | None = sections["interactions"]
@@ -491,10 +493,14 @@ def _check_sections(
     count = sum(map(len, members.values()))
     if interactions is not None and interactions.seeds == 1:
         errors.append("interactions.seeds: 1 gives no interval; give 0 to skip the analysis, or at least 2")
-    elif interactions is not None and interactions.seeds and count > MAX_FACTORIAL:
+    elif interactions is not None and interactions.seeds and count > MOST_ALGORITHMS:
         errors.append(
-            f"interactions.seeds: {interactions.seeds} with {count} algorithms is a factorial of 2^{count} settings; "
-            f"give 0 to skip the analysis, or at most {MAX_FACTORIAL} algorithms"
+            f"interactions.seeds: {interactions.seeds} with {count} algorithms; give 0 to skip the analysis, or at most "
+            f"{MOST_ALGORITHMS} algorithms"
+        )
+    if interactions is not None and steps is not None and interactions.seeds and interactions.windows > steps:
+        errors.append(
+            f"interactions.windows: {interactions.windows} parts of a rollout of {steps} steps; give 0 to {steps}, or more steps"
         )
     if meta is not None:
         for part in ("minimise", "keep"):
@@ -671,12 +677,25 @@ def _plain(settings: Any) -> dict[str, Any]:
 
 def dump_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML; reading it back gives an equal configuration."""
-    return yaml.dump(to_mapping(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
+    return _yaml(to_mapping(config))
 
 
-def config_digest(config: RunConfig) -> str:
-    """SHA-256 of the resolved YAML, 64 hexadecimal digits."""
-    return hashlib.sha256(dump_yaml(config).encode()).hexdigest()
+def _yaml(mapping: Mapping[str, Any]) -> str:
+    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
+
+
+def config_digest(config: RunConfig, *, without: Collection[str] = ()) -> str:
+    """SHA-256 of the resolved YAML, 64 hexadecimal digits.
+
+    Args:
+        config: the configuration.
+        without: settings that do not count, as `name` or `section.name`.
+    """
+    mapping = to_mapping(config)
+    for path in without:
+        section, _, name = path.partition(".")
+        del (mapping[section] if name else mapping)[name or section]
+    return hashlib.sha256(_yaml(mapping).encode()).hexdigest()
 
 
 def diff(before: RunConfig | Mapping[str, Any], after: RunConfig | Mapping[str, Any]) -> list[str]:

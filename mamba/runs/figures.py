@@ -229,6 +229,7 @@ class Matrix(NamedTuple):
         effect: [A, A] effects in spreads, main effects on the diagonal.
         health: +1 where more of the objective is healthier, -1 where less is.
         resolved: [A, A] whether an effect was confirmed.
+        none: [A, A] whether an interaction was shown to be negligible.
         hover: [A][A] words.
     """
 
@@ -236,15 +237,17 @@ class Matrix(NamedTuple):
     effect: NDArray[np.float64]
     health: float
     resolved: NDArray[np.bool_]
+    none: NDArray[np.bool_]
     hover: Sequence[Sequence[str]]
 
 
 def matrix(of: Matrix) -> Variant:
-    """Heat map of interactions: colour says healthier or worse, grey not resolved, framed the effect of one alone."""
+    """Heat map of interactions: colour says healthier or worse, struck through negligible, grey in brackets not resolved,
+    framed the effect of one alone."""
     size = len(of.names)
     known = np.isfinite(of.effect)
     clear = of.resolved & known
-    words = [[_cell(of.effect[i, j], bool(clear[i, j])) for j in range(size)] for i in range(size)]
+    words = [[_cell(of.effect[i, j], bool(clear[i, j] | of.none[i, j])) for j in range(size)] for i in range(size)]
     hover = [[label(text).replace("\n", "<br>") for text in row] for row in of.hover]
     places = list(range(size))
     shared = {"x": places, "y": places, "hoverinfo": "text", "xgap": 3, "ygap": 3, "texttemplate": "%{text}"}
@@ -284,6 +287,9 @@ def matrix(of: Matrix) -> Variant:
         figure.add_shape(
             type="rect", x0=i - 0.46, x1=i + 0.46, y0=i - 0.46, y1=i + 0.46, line={"color": INK, "width": 2.5}
         )
+    for i, j in zip(*np.nonzero(of.none), strict=True):
+        line = {"color": MUTED, "width": 1}
+        figure.add_shape(type="line", x0=j - 0.46, x1=j + 0.46, y0=i + 0.46, y1=i - 0.46, line=line, layer="above")
     height = 150 + max(44 * size, 150)
     ticks = [label(name, 14) for name in of.names]
     figure.update_layout(

@@ -7,81 +7,25 @@ begins; the same command on the same folder goes on where it was and ends with t
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba.algorithms import registry
-from mamba.interactions import factorial, findings
-from mamba.interactions.settings import InteractionsConfig
+from mamba.interactions import findings, statistics
 from mamba.meta import estimators, optimise
-from mamba.meta.settings import MetaConfig
 from mamba.objectives import NAMES, OBJECTIVES
-from mamba.runs import checkpoint, folder, progress, report, signals, tracking
-from mamba.runs.config import (
-    CheckpointConfig,
-    EvaluationConfig,
-    LogConfig,
-    RunConfig,
-    config_digest,
-    dump_yaml,
-    to_mapping,
-)
-from mamba.runs.errors import UserError
-from mamba.scenarios import populations
+from mamba.runs import analysis, checkpoint, folder, progress, report, signals, tracking
+from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
+from mamba.runs.job import Job, prepare
 from mamba.streams import stream
 from mamba.types import Levers
 
-INTERACTIONS, TRAINING, EVALUATION = "interactions", "training", "evaluation"
-
-
-class Job(NamedTuple):
-    """A configuration made ready to run.
-
-    Attributes:
-        config: what was asked for.
-        ecosystem: static description.
-        inputs: population on the device, parameters, default levers.
-        story: where the population comes from, in words.
-        evaluate: objectives [B, J] of members on the sampled model; `done` is told the members finished.
-        key: root key.
-    """
-
-    config: RunConfig
-    ecosystem: eco.Ecosystem
-    inputs: eco.Inputs
-    story: dict[str, str]
-    evaluate: Callable[..., np.ndarray]
-    key: jax.Array
-
-
-def prepare(config: RunConfig) -> Job:
-    """Builds population, ecosystem and compiled evaluation of a configuration.
-
-    Raises:
-        UserError: the data cannot be used.
-    """
-    try:
-        scenario = populations.load(config.scenario, seed=config.seed)
-        algorithms = {each.name: registry.build(each.kind, each.config) for each in config.algorithms}
-        ecosystem = eco.make(algorithms, sizes=scenario.sizes, mechanisms=config.mechanisms)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
-    inputs = eco.inputs(ecosystem, jax.device_put(scenario.population), parameters=config.parameters)
-    layout = "loop" if jax.default_backend() == "cpu" else "vmap"
-    compiled = jax.jit(mem.evaluator(ecosystem, steps=config.steps, layout=layout))
-
-    def evaluate(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
-        return mem.in_chunks(compiled, inputs, members, chunk=config.chunk, done=done)
-
-    return Job(config, ecosystem, inputs, scenario.story, evaluate, jax.random.key(config.seed))
+INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, "training", "evaluation"
 
 
 def run(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
@@ -143,7 +87,7 @@ def _stages(
     if restored is not None:
         state = restored.tree
     done = int(state.step)
-    kept = _kept_values(job, path)
+    kept = analysis.kept(job, path)
     if (path / folder.METRICS).exists():
         folder.read_metrics(path / folder.METRICS)
     stale = [folder.SUMMARY] if _finished(path, digest) is None else []
@@ -166,18 +110,26 @@ def _stages(
     tracker = tracking.start(config.log, run_dir=path, run_id=run_id, config=to_mapping(config), name=config.name)
     summary: dict[str, Any] = {"name": config.name, "finished": False}
     try:
-        analysis = _interactions(job, path, kept, metrics, tracker, stop)
-        if analysis is not None or config.interactions.seeds == 0:
+        results = None
+        if config.interactions.seeds:
+            results = analysis.run(job, path, kept, tracker=tracker, stop=stop)
+            if results is not None and not any(
+                each.get("stage") == INTERACTIONS for each in folder.read_metrics(path / folder.METRICS)
+            ):
+                row = analysis.row(results.analysis)
+                metrics.append({"stage": INTERACTIONS, "meta_step": 0, **folder.plain(row)})
+                tracker.log(0, row)
+        if results is not None or config.interactions.seeds == 0:
             state = _train(job, trainer, state, path, metrics, tracker, stop)
         if stop():
             progress.say(f"stopped in good order; the same command continues in {path}")
             tracker.finish(summary)
             return summary
         evaluation = _evaluate(job, trainer, state, metrics, tracker)
-        summary |= _summary(job, trainer, state, analysis, evaluation, command, time.perf_counter() - clock)
+        summary |= _summary(job, trainer, state, results, evaluation, command, time.perf_counter() - clock)
         folder.write_json(path / folder.SUMMARY, summary)
         page = report.write_report(path)
-        if analysis is not None:
+        if results is not None:
             tracker.artifact(path / folder.INTERACTIONS, "interactions", "analysis")
         tracker.finish({f"finding/{i}": found["sentence"] for i, found in enumerate(summary["findings"])})
         for found in summary["findings"]:
@@ -186,117 +138,6 @@ def _stages(
         return summary
     finally:
         metrics.close()
-
-
-# ---- interactions
-# --------------------------------------------------------------------------------------------------------
-
-
-def rollouts_digest(config: RunConfig) -> str:
-    """Digest of what decides the values of the factorial: not how levers are trained, nor what is logged or kept."""
-    return config_digest(
-        dataclasses.replace(
-            config,
-            name="",
-            chunk=1,
-            meta=MetaConfig(),
-            interactions=InteractionsConfig(seeds=config.interactions.seeds),
-            evaluation=EvaluationConfig(),
-            log=LogConfig(),
-            checkpoint=CheckpointConfig(),
-        )
-    )
-
-
-def _kept_values(job: Job, path: Path) -> np.ndarray | None:
-    """Values [S, 2^A, J] of the factorial that an earlier process left; None where there are none of this configuration.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    target = path / folder.INTERACTIONS
-    if not target.exists():
-        return None
-    arrays = folder.read_arrays(target)
-    if missing := [name for name in ("names", "objectives", "values") if name not in arrays]:
-        raise UserError(f"{target}: lacks {', '.join(missing)}; remove it and run again")
-    names = job.ecosystem.names
-    told = (str(arrays.get("digest", "")), arrays["names"].tolist(), arrays["objectives"].tolist())
-    if told != (rollouts_digest(job.config), list(names), list(NAMES)):
-        return None
-    values, shape = arrays["values"], (job.config.interactions.seeds, 2 ** len(names), len(NAMES))
-    if values.shape != shape:
-        raise UserError(f"{target}: values has shape {values.shape}, not {shape}; remove it and run again")
-    return values
-
-
-def _interactions(
-    job: Job, path: Path, values: np.ndarray | None, metrics, tracker, stop: Callable[[], bool]
-) -> factorial.Analysis | None:
-    config = job.config.interactions
-    if config.seeds == 0:
-        return None
-    names = job.ecosystem.names
-    if values is None:
-        keys = jax.random.split(stream(job.key, INTERACTIONS), config.seeds)
-        everyone = factorial.members(job.ecosystem, job.inputs.levers, keys)
-        count = len(everyone.keys)
-        with progress.progress(count, f"interactions: {count} rollouts") as meter:
-            finished = 0
-
-            def done(total: int) -> None:
-                nonlocal finished
-                meter.advance(total - finished)
-                finished = total
-                if stop():
-                    raise _Stopped
-
-            try:
-                values = job.evaluate(everyone, done).reshape(config.seeds, -1, len(NAMES))
-            except _Stopped:
-                return None
-    analysis = factorial.analyse(
-        names, values, confidence=config.confidence, false_discovery_rate=config.false_discovery_rate
-    )
-    # Also where the values were kept: intervals and what is confirmed may be asked for at other levels.
-    folder.write_arrays(
-        path / folder.INTERACTIONS,
-        {
-            "digest": np.array(rollouts_digest(job.config)),
-            "names": np.array(names),
-            "objectives": np.array(NAMES),
-            "values": values,
-            "spread": analysis.spread,
-            "variance_ratio": analysis.variance_ratio,
-            "confirmed": analysis.confirmed,
-            **{f"{effect}_{part}": getattr(getattr(analysis, effect), part)
-               for effect in ("main", "pair", "switch_off") for part in ("mean", "low", "high", "p")},
-        },
-    )  # fmt: skip
-    if not any(row.get("stage") == INTERACTIONS for row in folder.read_metrics(path / folder.METRICS)):
-        row: dict[str, Any] = {}
-        for k, objective in enumerate(NAMES):
-            for i, a in enumerate(names):
-                row[f"{INTERACTIONS}/{objective}/{a}"] = analysis.main.mean[i, k]
-                for j in range(i + 1, len(names)):
-                    row[f"{INTERACTIONS}/{objective}/{a}__on__{names[j]}"] = analysis.pair.mean[i, j, k]
-        metrics.append({"stage": INTERACTIONS, "meta_step": 0, **folder.plain(row)})
-        tracker.log(0, row)
-    for k, objective in enumerate(NAMES):
-        tracker.log_matrix(0, f"{INTERACTIONS}/{objective}", names, analysis.pair.mean[:, :, k])
-    everything = [
-        (objective, a, b, *(getattr(analysis.pair, part)[i, j, k] for part in ("mean", "low", "high", "p")))
-        for k, objective in enumerate(NAMES)
-        for i, a in enumerate(names)
-        for j, b in enumerate(names)
-        if i < j
-    ]
-    tracker.log_table(0, f"{INTERACTIONS}/all", ("objective", "one", "other", "mean", "low", "high", "p"), everything)
-    return analysis
-
-
-class _Stopped(Exception):
-    """A signal asked the factorial to stop between two chunks."""
 
 
 # ---- training
@@ -411,7 +252,7 @@ def _summary(
     job: Job,
     trainer,
     state,
-    analysis: factorial.Analysis | None,
+    results: analysis.Results | None,
     evaluation: dict[str, np.ndarray],
     command: str,
     seconds: float,
@@ -419,13 +260,17 @@ def _summary(
     config = job.config
     confidence = config.interactions.confidence
     before, after = (np.asarray(evaluation[when], np.float64) for when in ("before", "after"))
-    change = factorial.estimate(after - before, confidence)
-    found = [] if analysis is None else [
-        findings.strongest_pair(analysis, confidence=confidence),
-        findings.strongest_side_effect(
-            analysis, confidence=confidence, false_discovery_rate=config.interactions.false_discovery_rate
-        ),
-    ]  # fmt: skip
+    change = statistics.estimate(after - before, confidence)
+    found: list[findings.Finding | None] = []
+    if results is not None:
+        found += findings.pairs(results.analysis, config=config.interactions, learning=results.measured[2:])
+        found.append(
+            findings.strongest_side_effect(
+                results.analysis,
+                confidence=confidence,
+                false_discovery_rate=config.interactions.false_discovery_rate,
+            )
+        )
     if config.meta.steps > 0:
         found.append(
             findings.training(
@@ -436,9 +281,9 @@ def _summary(
                 confidence=confidence,
             )
         )
-    levels = {when: factorial.estimate(values, confidence) for when, values in (("before", before), ("after", after))}
+    levels = {when: statistics.estimate(values, confidence) for when, values in (("before", before), ("after", after))}
 
-    def interval(estimate: factorial.Estimate, k: int) -> dict[str, float]:
+    def interval(estimate: statistics.Estimate, k: int) -> dict[str, float]:
         return {"mean": estimate.mean[k], "low": estimate.low[k], "high": estimate.high[k]}
 
     trained = meaningful_levers(job, optimise.levers_of(trainer, state))

@@ -32,6 +32,7 @@ class Tracker(NamedTuple):
         log: `(step, row)`: the scalars of a row, nested mappings joined by `/`; arrays are left out.
         log_matrix: `(step, name, labels, matrix)`: effects `matrix[i][j]` of algorithm `labels[i]` on algorithm
             `labels[j]`, as scalars `<name>/<i>__on__<j>` where there are few, the diagonal left out.
+        log_figure: `(step, name, figure)`: a plotly figure.
         log_table: `(step, name, columns, rows)`: a small table; a row costs about a millisecond.
         artifact: `(path, name, type)`: keeps a copy of a file.
         finish: `(summary, failed=False)`: writes the summary and closes; later calls do nothing.
@@ -39,6 +40,7 @@ class Tracker(NamedTuple):
 
     log: Callable[[int, Mapping[str, Any]], None]
     log_matrix: Callable[[int, str, Sequence[str], Any], None]
+    log_figure: Callable[[int, str, Any], None]
     log_table: Callable[[int, str, Sequence[str], Sequence[Sequence[Any]]], None]
     artifact: Callable[[str | Path, str, str], None]
     finish: Callable[..., None]
@@ -50,7 +52,7 @@ def nothing() -> Tracker:
     def ignore(*arguments: Any, **named: Any) -> None:
         del arguments, named
 
-    return Tracker(ignore, ignore, ignore, ignore, ignore)
+    return Tracker(ignore, ignore, ignore, ignore, ignore, ignore)
 
 
 def start(log: LogConfig, *, run_dir: str | Path, run_id: str, config: Mapping[str, Any], name: str) -> Tracker:
@@ -145,6 +147,10 @@ def _start(
         write(step, pairs(name, labels, matrix))
 
     @safe
+    def log_figure(step: int, name: str, figure: Any) -> None:
+        write(step, {metric_name(name): wandb.Plotly(figure)})
+
+    @safe
     def log_table(step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         write(step, {metric_name(name): wandb.Table(columns=list(columns), data=[plain(row) for row in rows])})
 
@@ -164,7 +170,7 @@ def _start(
             _restore(before)
         alive = False
 
-    return Tracker(log_row, log_matrix, log_table, artifact, finish)
+    return Tracker(log_row, log_matrix, log_figure, log_table, artifact, finish)
 
 
 def _restore(before: Mapping[str, str | None]) -> None:

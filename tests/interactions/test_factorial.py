@@ -3,22 +3,14 @@
 import numpy as np
 import pytest
 
-from mamba.interactions import factorial
+from mamba.interactions import designs, factorial
 from mamba.objectives import NAMES
 
 
 def _table(function, n, seeds=2):
     """[S, 2^n, J] with the same value for every objective and seed."""
-    values = np.array([function(*(2 * row - 1)) for row in factorial.gates(n)])
+    values = np.array([function(*(2 * row - 1)) for row in designs.gates(n)])
     return np.broadcast_to(values[None, :, None], (seeds, 2**n, len(NAMES))).copy()
-
-
-def test_gates_are_the_bits():
-    gates = factorial.gates(3)
-    assert gates.shape == (8, 3)
-    np.testing.assert_array_equal(gates[0], 0)
-    np.testing.assert_array_equal(gates[5], [1, 0, 1])
-    np.testing.assert_array_equal(gates[-1], 1)
 
 
 def test_two_level_factorial_with_known_coefficients():
@@ -61,43 +53,6 @@ def test_intervals_cover_and_the_false_discovery_rate_holds():
     assert np.mean(false) < 0.05 + 3 * np.std(false) / np.sqrt(len(false))  # the false discovery rate
 
 
-def test_benjamini_hochberg_on_the_original_example():
-    """The 15 p-values of Benjamini and Hochberg 1995, section 3.2: four rejections at 5 %."""
-    p = np.array([0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528,
-                  0.7590, 1.0000])  # fmt: skip
-    assert factorial.discoveries(p, 0.05).sum() == 4
-    assert not factorial.discoveries(np.full(5, np.nan), 0.05).any()
-    shuffled = np.random.default_rng(0).permutation(15)
-    np.testing.assert_array_equal(factorial.discoveries(p[shuffled], 0.05), factorial.discoveries(p, 0.05)[shuffled])
-
-
-def test_certainty_without_spread():
-    estimate = factorial.estimate(np.array([[0.0, 2.0], [0.0, 2.0], [0.0, 2.0]]), 0.95)
-    np.testing.assert_array_equal(estimate.p, [1.0, 0.0])
-    np.testing.assert_array_equal(estimate.low, estimate.high)
-
-
 def test_refusals():
-    with pytest.raises(ValueError, match="at least 2 seeds"):
-        factorial.estimate(np.zeros((1, 3)), 0.95)
     with pytest.raises(ValueError, match=r"shape \[S, 4, J\]"):
         factorial.analyse("ab", np.zeros((2, 8, 17)))
-
-
-def test_intervals_of_picked_effects_cover_as_often_as_they_say():
-    # 200 effects of which 20 are real; the confirmed ones are reported, which is where plain intervals fail.
-    rng = np.random.default_rng(3)
-    truth = np.zeros(200)
-    truth[:20] = 0.45
-    missed, plain = [], []
-    for _ in range(200):
-        found = factorial.estimate(truth + rng.normal(0.0, 1.0, (30, 200)), 0.95)
-        picked = factorial.discoveries(found.p, 0.1)
-        if not picked.any():
-            missed.append(0.0)
-            plain.append(0.0)
-            continue
-        wide = factorial.selected(found, 30, chosen=int(picked.sum()), among=200, confidence=0.95)
-        for each, store in ((wide, missed), (found, plain)):
-            store.append(np.mean(((truth < each.low) | (truth > each.high))[picked]))
-    assert np.mean(missed) < 0.05 + 0.02 < np.mean(plain)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mamba.interactions import factorial, findings
+from mamba.interactions import designs, factorial, findings, statistics
 from mamba.objectives import NAMES
 
 TOXIC, ENGAGEMENT = NAMES.index("toxic_exposure_per_user"), NAMES.index("engagement_per_user")
@@ -10,7 +10,7 @@ TOXIC, ENGAGEMENT = NAMES.index("toxic_exposure_per_user"), NAMES.index("engagem
 
 def _analysis(*, pair=0.0, harm=0.0):
     rng = np.random.default_rng(0)
-    gates = factorial.gates(2)
+    gates = designs.gates(2)
     table = 1.0 + rng.normal(0, 0.001, (6, 4, len(NAMES)))
     table[:, :, TOXIC] += pair * gates.prod(axis=1) + harm * gates[:, 0]
     table[:, :, ENGAGEMENT] += 0.05 * gates[:, 0]
@@ -41,7 +41,7 @@ def test_the_harm_of_an_algorithm_is_told_with_what_it_buys():
 
 def test_training_is_told_for_better_and_for_worse():
     samples = np.linspace(-0.11, -0.09, 9)[:, None] * np.ones(len(NAMES))
-    change = factorial.estimate(samples, 0.95)
+    change = statistics.estimate(samples, 0.95)
     found = findings.training(
         change,
         np.ones(len(NAMES)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mamba.interactions.factorial import discoveries
+from mamba.interactions.statistics import discoveries
 from mamba.runs import figures
 from mamba.runs.markup import MISSING, Column, Html, between, count, escape, join, number, p_value, percent, table, tag
 from mamba.runs.sections.shared import (
@@ -120,7 +120,7 @@ def _matrix(view: View, names: Sequence[str], of: Objective, k: int) -> figures.
                 f"{between(low, high)})\n{scale_words(of.unit)}\n{p_value(p)}, {state}"
             )
         hover.append(row)
-    return figures.matrix(figures.Matrix(names, effect * scale, of.health, resolved, hover))
+    return figures.matrix(figures.Matrix(names, effect * scale, of.health, resolved, np.zeros_like(resolved), hover))
 
 
 def _pairs(view: View, names: Sequence[str], shown: Sequence[Objective], order: Mapping[str, int]) -> Html:
