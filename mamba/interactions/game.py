@@ -107,9 +107,7 @@ def platform_descent(
     return at
 
 
-def platform_gradient(
-    run: Callable[..., tuple[Array, Array]], inputs: eco.Inputs, *, key: Array, keys: int
-) -> Descent:
+def platform_gradient(run: Callable[..., tuple[Array, Array]], inputs: eco.Inputs, *, key: Array, keys: int) -> Descent:
     """`platform_descent` in reverse mode, whose cost does not grow with P: `run` is a jitted `jacobian.gradient`."""
 
     def at(theta: np.ndarray, weights: np.ndarray, index: int) -> np.ndarray:
@@ -180,7 +178,13 @@ class View(NamedTuple):
 
 
 def view(
-    slopes: Slopes, theta: np.ndarray, *, players: np.ndarray, weights: np.ndarray, step: float = 0.05, near: float = NEAR
+    slopes: Slopes,
+    theta: np.ndarray,
+    *,
+    players: np.ndarray,
+    weights: np.ndarray,
+    step: float = 0.05,
+    near: float = NEAR,
 ) -> View:
     """Game view by central differences of the gradient, two Jacobians per played lever.
 

@@ -55,7 +55,7 @@ class Fold(NamedTuple):
         branch: which way leaves its regime here.
         objective: number of the objective whose jump was followed.
         low: [S] lower end of every seed's bracket.
-        high: [S] upper end; an end at infinity says that no jump lies within the scanned range.
+        high: [S] upper end. An end at infinity: the seed did not leave within the scanned range; NaN: it never was in two regimes.
         place: estimate of the brackets' middles over the seeds with a finite bracket; None with fewer than two.
     """
 
@@ -171,7 +171,7 @@ def scan(
         start: states at the start, leaves [S, ...].
         levers: [G] ascending.
         keys: [S] typed keys; consumed.
-        lead: holds at the first lever before the scan begins.
+        lead: holds at the first lever before the scan begins, and at the last before it turns.
         patience: holds that tell lag from hysteresis, and that a platform gets to leave its regime in a bisection.
         resolution: smallest gap worth naming, as a share of the range of the mean response.
         level: family-wise error over all values and objectives.
@@ -195,6 +195,8 @@ def scan(
     path: dict[str, list[Any]] = {"up": [None] * count, "down": [None] * count}
     seen: dict[str, list[Any]] = {"up": [None] * count, "down": [None] * count}
     for branch, order in (("up", range(count)), ("down", reversed(range(count)))):
+        if branch == "down" and lead:
+            states, _ = _held(runner, states, grid[-1], times=lead)
         for g in order:
             states, seen[branch][g] = _held(runner, states, grid[g])
             path[branch][g] = states
@@ -215,17 +217,19 @@ def scan(
         share = np.abs(gap.mean[first : last + 1]).max(axis=0) / np.maximum(_range(up, down), np.finfo(float).tiny)
         # The objective that shows it at the most values; among those, the one with the largest gap.
         objective = int(np.argmax(flagged[first : last + 1].sum(axis=0) + 0.5 * np.minimum(share, 1.0)))
-        sign = np.sign(gap.mean[first : last + 1, objective].sum())  # of the way up above the way down
-        for branch, values, toward in (("up", up, -sign), ("down", down, sign)):
+        apart = (up - down)[:, :, objective] * np.sign(gap.mean[first : last + 1, objective].sum())
+        star = first + int(np.argmax(apart[:, first : last + 1].mean(axis=0)))
+        for branch, values, far in (("up", up, down), ("down", down, up)):
             folds.append(
                 _fold(
                     runner,
                     branch,
                     path[branch],
                     grid=grid,
-                    values=toward * values[:, :, objective],
-                    toward=toward,
-                    stretch=(first, last),
+                    apart=apart,
+                    far=far[:, :, objective],
+                    toward=np.sign((far - values)[:, star, objective].mean()),
+                    star=star,
                     objective=objective,
                     patience=patience,
                     bisections=bisections,
@@ -258,60 +262,61 @@ def _fold(
     path: list[Any],
     *,
     grid: np.ndarray,
-    values: np.ndarray,
+    apart: np.ndarray,
+    far: np.ndarray,
     toward: float,
-    stretch: tuple[int, int],
+    star: int,
     objective: int,
     patience: int,
     bisections: int,
 ) -> Fold:
-    """Bisects the lever of the jump of one branch, every seed for itself.
+    """Bisects the lever at which every seed leaves a branch.
 
-    A seed's jump is the largest step toward the other branch, at or next to the stretch of flagged values; it has jumped
-    when its value has passed the middle of that step. A seed that has not jumped goes on from where it is.
+    A seed has left when it is closer to the other branch than half of its gap where the gap is largest; the other
+    branch is interpolated between grid values. A seed that has not left goes on from where it is.
 
     Args:
         runner: holds with fresh noise.
         branch: which way.
         path: states of this way at every lever.
         grid: [G].
-        values: [S, G] of the objective, signed so that the jump is upwards.
-        toward: that sign.
-        stretch: first and last index of the flagged values.
+        apart: [S, G] gap of the objective, signed so that it is positive.
+        far: [S, G] values of the other way.
+        toward: sign of the way to the other branch.
+        star: index of the largest gap.
         objective: its number.
         patience: holds to wait for a jump.
         bisections: how many halvings.
     """
-    seeds, count = values.shape
-    first, last = stretch
-    ahead = 1 if branch == "up" else -1
-    # Steps begin inside the stretch and may end just beyond it; on the way up the last regime may be left one value later.
-    begins = (
-        np.arange(max(first - 1, 0), last + 1) if branch == "up" else np.arange(first, min(last + 1, count - 1) + 1)
-    )
-    begins = begins[(begins + ahead >= 0) & (begins + ahead < count)]
-    leaves = first > 0 if branch == "down" else last < count - 1
-    if not leaves or len(begins) == 0:
-        edge = np.full(seeds, grid[-1] if branch == "up" else grid[0])
-        far = np.full(seeds, np.inf * ahead)
-        low, high = (edge, far) if branch == "up" else (far, edge)
-        return Fold(branch, objective, low, high, None)
-    step = values[:, begins + ahead] - values[:, begins]
-    before = begins[np.argmax(step, axis=1)]
+    seeds = len(apart)
     every = np.arange(seeds)
-    middle = 0.5 * (values[every, before] + values[every, before + ahead])
-
-    pick = jnp.asarray(before)
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves)[pick, jnp.arange(seeds)], *path)
-    stays, jumps = grid[before].copy(), grid[before + ahead].copy()
-    for _ in range(bisections):
-        lever = 0.5 * (stays + jumps)
-        after, seen = _held(runner, states, lever, times=patience)
-        jumped = toward * seen[:, objective] > middle
-        stays, jumps = np.where(jumped, stays, lever), np.where(jumped, lever, jumps)
-        states = _choose(jumped, states, after)
-    place = estimate(0.5 * (stays + jumps), 0.95)
-    return Fold(branch, objective, np.minimum(stays, jumps), np.maximum(stays, jumps), place)
+    order = np.arange(star, len(grid)) if branch == "up" else np.arange(star, -1, -1)
+    half = 0.5 * apart[:, star]
+    torn = half > 0.25 * apart[:, star].mean()  # seeds that were in two regimes at all
+    left = apart[:, order] < half[:, None]
+    leaves = left.any(axis=1) & torn
+    step = np.where(leaves, left.argmax(axis=1), 1)
+    # Where nobody leaves there is nothing to bisect, and the star may be the last value of its way.
+    before, after = order[np.minimum(step - 1, len(order) - 1)], order[np.minimum(step, len(order) - 1)]
+    stays, jumps = grid[before].copy(), grid[after].copy()
+    if leaves.any():
+        pick = jnp.asarray(before)
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves)[pick, jnp.arange(seeds)], *path)
+        for _ in range(bisections):
+            lever = 0.5 * (stays + jumps)
+            moved, seen = _held(runner, states, lever, times=patience)
+            span = np.where(before == after, 1.0, grid[after] - grid[before])
+            share = (lever - grid[before]) / span
+            other = (1.0 - share) * far[every, before] + share * far[every, after]
+            jumped = toward * (other - seen[:, objective]) < half
+            stays, jumps = np.where(jumped, stays, lever), np.where(jumped, lever, jumps)
+            states = _choose(jumped, states, moved)
+    low, high = np.minimum(stays, jumps), np.maximum(stays, jumps)
+    beyond = torn & ~leaves
+    low[beyond], high[beyond] = (grid[-1], np.inf) if branch == "up" else (-np.inf, grid[0])
+    low[~torn] = high[~torn] = np.nan
+    place = estimate(0.5 * (low + high)[leaves], 0.95) if leaves.sum() > 1 else None
+    return Fold(branch, objective, low, high, place)
 
 
 def _choose(first: np.ndarray, a: Any, b: Any) -> Any:

@@ -11,7 +11,10 @@ from mamba.fields import setting
 class ScenarioConfig:
     """Data and sizes."""
 
-    dataset: str = setting("twitch_engb", "a packaged network, or the path of an edge list (.csv .tsv .parquet .npz)")
+    dataset: str = setting(
+        "twitch_engb", "a packaged network, the path of an edge list (.csv .tsv .parquet .npz), or 'generated'"
+    )
+    mean_degree: int = setting(10, "followees of a generated user (preferential attachment)", unit="users", ge=1)
     reader_column: str = setting("reader", "column of an edge list that says who follows")
     source_column: str = setting("source", "column of an edge list that says who is followed")
     clean_edges: bool = setting(

@@ -101,3 +101,13 @@ def test_edge_lists_are_read_and_cleaned_from_a_configuration(tmp_path):
         populations.load(replace(mine, clean_edges=True), seed=0)
     with pytest.raises(FileNotFoundError, match=r"^scenario\.dataset: .*no such file"):
         populations.load(replace(mine, dataset=str(tmp_path / "absent.csv")), seed=0)
+
+
+def test_a_generated_network_needs_no_data():
+    config = ScenarioConfig(dataset="generated", users=90, mean_degree=4)
+    made = populations.load(config, seed=3)
+    assert made.sizes.users == 90
+    assert made.story["network"] == "a generated network: all users, 344 follow edges"  # 4 by each but the first 4
+    chex.assert_trees_all_equal(made.population, populations.load(config, seed=3).population)
+    with pytest.raises(ValueError, match=r"scenario.users to be more than scenario.mean_degree \(10\), got 0"):
+        populations.load(ScenarioConfig(dataset="generated"), seed=0)
