@@ -139,23 +139,27 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     usage = f"{PROGRAM} %s CONFIG %s[--section.name=VALUE ...]"
-    run = command(
-        commands,
-        "run",
-        _run,
-        "run a configuration, or continue it in the same folder",
-        usage=usage % ("run", "[--run_dir DIR] [--allow-config-change] "),
-        epilog=OVERRIDES,
-    )
-    run.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset such as quickstart")
-    run.add_argument("--run_dir", "--run-dir", metavar="DIR", help="the run folder; runs/<name> by default")
-    run.add_argument(
-        "--allow-config-change",
-        "--allow_config_change",
-        action="store_true",
-        help="continue in a folder that holds another configuration",
-    )
-    run.set_defaults(takes_overrides=True)
+    for name, do, about in (
+        ("run", _run, "train and evaluate a configuration, or continue that in the same folder"),
+        ("analyse", _analyse, "find out who interacts with whom, without training, or continue that"),
+    ):
+        job = command(
+            commands,
+            name,
+            do,
+            about,
+            usage=usage % (name, "[--run_dir DIR] [--allow-config-change] "),
+            epilog=OVERRIDES,
+        )
+        job.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset such as quickstart")
+        job.add_argument("--run_dir", "--run-dir", metavar="DIR", help="the run folder; runs/<name> by default")
+        job.add_argument(
+            "--allow-config-change",
+            "--allow_config_change",
+            action="store_true",
+            help="continue in a folder that holds another configuration",
+        )
+        job.set_defaults(takes_overrides=True)
 
     report = command(commands, "report", _report, "write the report of a run folder")
     report.add_argument("run_dir", metavar="DIR", help="a run folder")
@@ -197,6 +201,15 @@ def _version() -> str:
 
 
 def _run(parsed: argparse.Namespace) -> None:
+    _job(parsed, "run")
+
+
+def _analyse(parsed: argparse.Namespace) -> None:
+    _job(parsed, "analyse")
+
+
+def _job(parsed: argparse.Namespace, name: str) -> None:
+    """Carries out `mamba.runs.loop.<name>` of a configuration in a run folder."""
     from mamba.runs.config import load_config
     from mamba.runs.folder import command_line
 
@@ -204,9 +217,9 @@ def _run(parsed: argparse.Namespace) -> None:
     folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
     use_compilation_cache()
     use_all_cores()
-    from mamba.runs.loop import run
+    from mamba.runs import loop
 
-    run(config, folder, command=command_line(), allow_config_change=parsed.allow_config_change)
+    getattr(loop, name)(config, folder, command=command_line(), allow_config_change=parsed.allow_config_change)
     if (page := folder / "report" / "index.html").is_file():
         print(page)
 

@@ -24,7 +24,7 @@ from mamba import members as mem
 from mamba.interactions import designs, games, verdicts
 from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate, contrast, estimate, variance_ratio
-from mamba.objectives import NAMES, OBJECTIVES
+from mamba.objectives import benefit_sign
 from mamba.types import Array, Levers
 
 FULL = 8  # algorithms; 2^8 runs a seed
@@ -175,8 +175,8 @@ class Analysis(NamedTuple):
 
 
 def better_signs() -> np.ndarray:
-    """[J] +1 where more is healthier, -1 where less is."""
-    return np.array([1.0 if OBJECTIVES[name].better == "higher" else -1.0 for name in NAMES])
+    """[J] float64, +1 where more is healthier, -1 where less is."""
+    return np.asarray(benefit_sign(), np.float64)
 
 
 def analyse(
@@ -224,7 +224,7 @@ def analyse(
     )
     index = None if made.table is None else INDICES[config.index](len(names))
     gain = variance_ratio(table, made.context.main)  # [A, J]
-    known = np.isfinite(gain).any(axis=0)
+    known = np.asarray(np.isfinite(gain).any(axis=0))
     return Analysis(
         names=tuple(names),
         plan=made,

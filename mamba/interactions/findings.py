@@ -7,12 +7,13 @@ level of the platform with every algorithm on, because a raw number of toxic imp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mamba.interactions import designs, verdicts
-from mamba.interactions.factorial import Analysis, better_signs
+from mamba.interactions.factorial import Analysis
 from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate, contrast, discoveries, estimate, selected
 from mamba.objectives import MODERATION, NAMES, OBJECTIVES
@@ -25,7 +26,7 @@ class Finding(NamedTuple):
     """One finding.
 
     Attributes:
-        kind: `interaction`, `side_effect` or `training`.
+        kind: `interaction`, `side_effect`, `externality`, `emergence` or `training`.
         sentence: for people.
         objective: objective name.
         mean: effect in the objective's unit.
@@ -55,9 +56,9 @@ def _sized(estimate: Estimate, index: tuple[int, ...], level: float, unit: str, 
     return f"{mean:+.3g} {unit} ({100 * confidence:g} % CI {low:+.3g} to {high:+.3g})"
 
 
-def _word(change: float, objective: str) -> str:
-    better = (change > 0) == (OBJECTIVES[objective].better == "higher")
-    return "helps" if better else "harms"
+def _sign(objective: str) -> float:
+    """+1 where more is healthier."""
+    return 1.0 if OBJECTIVES[objective].better == "higher" else -1.0
 
 
 def pairs(
@@ -89,7 +90,7 @@ def pairs(
             if size[i, j, k] == 0:
                 continue
             name = NAMES[k]
-            better = 1.0 if OBJECTIVES[name].better == "higher" else -1.0
+            better = _sign(name)
             level = float(analysis.values[:, -1, k].mean(dtype=np.float64))
 
             def sized(of: Estimate, at: tuple[int, int, int], better=better, level=level, name=name) -> str:
@@ -105,7 +106,7 @@ def pairs(
             sentence += _relearned(analysis, (i, j, k), learning, config)
             clicks = NAMES.index("engagement_per_user")
             if k != clicks:
-                change = better_signs()[clicks] * float(analysis.verdicts.given.mean[i, j, clicks])
+                change = _sign(NAMES[clicks]) * float(analysis.verdicts.given.mean[i, j, clicks])
                 sentence += f" Engagement changes by {_alone(change, float(analysis.values[:, -1, clicks].mean()))}."
             interaction = analysis.verdicts.picked
             ends = sorted(better * float(x[i, j, k]) for x in (interaction.low, interaction.high))
@@ -147,7 +148,7 @@ def _relearned(
 
 def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discovery_rate: float) -> Finding | None:
     """The largest significant harm that switching one algorithm off would undo, None if there is none."""
-    sign = np.array([1.0 if OBJECTIVES[name].better == "higher" else -1.0 for name in NAMES])
+    sign = np.array([_sign(name) for name in NAMES])
     found = discoveries(analysis.switch_off.p, false_discovery_rate)
     spread = np.where(analysis.spread > 1e-9, analysis.spread, np.inf)
     harm = -analysis.switch_off.mean * sign[None]
@@ -181,11 +182,81 @@ def _price(change: Estimate, baseline: np.ndarray, told: set[str]) -> str | None
     worse = {}
     found = discoveries(change.p, 0.05)
     for k, name in enumerate(NAMES):
-        sign = 1.0 if OBJECTIVES[name].better == "higher" else -1.0
+        sign = _sign(name)
         surely = found[k] and sign * change.mean[k] < 0
         if surely and name not in told and abs(baseline[k]) > _LEVEL:
             worse[name] = -sign * change.mean[k] / abs(baseline[k])
     return max(worse, key=lambda name: worse[name], default=None)
+
+
+def externality(
+    names: Sequence[str],
+    effect: Estimate,
+    *,
+    own: Sequence[str],
+    confidence: float,
+    false_discovery_rate: float,
+) -> Finding | None:
+    """The largest externality that surely harms, None if there is none.
+
+    Args:
+        names: A algorithms.
+        effect: [J, A] % change of each objective for 1 % that an algorithm improves its own metric; NaN is no test.
+        own: A labels of those metrics.
+        confidence: of the intervals.
+        false_discovery_rate: Benjamini-Hochberg level.
+    """
+    found = discoveries(effect.p, false_discovery_rate)
+    sign = np.array([_sign(name) for name in NAMES])[:, None]
+    other = np.array([not (name.startswith("engagement") or name in MODERATION) for name in NAMES])[:, None]
+    size = np.where(found & other & (effect.mean * sign < 0), np.abs(effect.mean), 0.0)
+    if not np.nan_to_num(size).any():
+        return None
+    k, j = (int(x) for x in np.unravel_index(int(np.nanargmax(size)), size.shape))
+    mean, low, high = (float(x[k, j]) for x in (effect.mean, effect.low, effect.high))
+    sentence = (
+        f"For each 1 % that {names[j]} improves {own[j]}, {OBJECTIVES[NAMES[k]].label} changes by {mean:+.2f} % "
+        f"({100 * confidence:g} % CI {low:+.2f} to {high:+.2f}), a harm (derivative of the expected mode at the default levers)."
+    )
+    return Finding("externality", sentence, NAMES[k], mean, low, high)
+
+
+def tipping_point(
+    lever: str,
+    *,
+    values: np.ndarray,
+    flagged: np.ndarray,
+    gap: Estimate,
+    folds: Sequence[tuple[str, int, float, float]],
+) -> Finding:
+    """What a scan up and down showed.
+
+    Args:
+        lever: what was scanned.
+        values: [G] its values.
+        flagged: [G, J] hysteresis.
+        gap: [G, J] up less down.
+        folds: branch, objective, and the bracket of each fold.
+    """
+    span = f"between {values[0]:g} and {values[-1]:g}"
+    if not flagged.any():
+        k = int(np.argmax(np.abs(gap.mean).max(axis=0) / np.maximum(np.abs(gap.mean).max(), 1e-12)))
+        at = (int(np.argmax(np.abs(gap.mean[:, k]))), k)
+        sentence = (
+            f"Scanning {lever} {span}, up and down again, showed no hysteresis on any objective: the platform goes back to "
+            "where it was."
+        )
+        return Finding("emergence", sentence, NAMES[k], *(float(x[at]) for x in (gap.mean, gap.low, gap.high)))
+    share = np.where(flagged, np.abs(gap.mean), 0.0) / np.maximum(np.abs(gap.mean).max(axis=0), 1e-12)
+    g, k = (int(x) for x in np.unravel_index(int(np.argmax(share)), share.shape))
+    told = [f"on the way {branch} between {low:.3g} and {high:.3g}" for branch, at, low, high in folds if at == k]
+    sentence = (
+        f"Scanning {lever} {span}, {OBJECTIVES[NAMES[k]].label} depends on the way it came: at {values[g]:.3g} it differs by "
+        f"{float(gap.mean[g, k]):+.3g} between the way up and the way down"
+        + (f"; it tips {' and '.join(told)}" if told else "")
+        + "."
+    )
+    return Finding("emergence", sentence, NAMES[k], *(float(x[g, k]) for x in (gap.mean, gap.low, gap.high)))
 
 
 def training(

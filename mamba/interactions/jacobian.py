@@ -45,9 +45,9 @@ class Jacobian(NamedTuple):
             cannot be had (an audit).
     """
 
-    value: Array
-    full: Array
-    direct: Array | None
+    value: Array | np.ndarray
+    full: Array | np.ndarray
+    direct: Array | np.ndarray | None
 
 
 def outcome_names(ecosystem: eco.Ecosystem) -> tuple[str, ...]:
@@ -80,17 +80,16 @@ def evaluator(
         steps: T, measured steps.
         mode: numeric mode.
         layout: how the members of one device are run.
-        warm_up: steps before the measured ones, run with the levers of `inputs`: members then differ from the first
-            measured step on, as after a decision taken today.
+        warm_up: steps before the measured ones in which the platform of `inputs` runs; levers, gates and learning
+            switches of a member count from then on, as after a decision taken today.
 
     Returns:
         `(inputs, members, counts) -> [B, J + A]`.
     """
 
     def one(inputs: eco.Inputs, member: mem.Members) -> Array:
-        before = replace(inputs, gates=member.gates, learning=member.learning)
-        state = _begin(ecosystem, before, key=member.keys, warm_up=warm_up, mode=mode)
-        after = replace(before, levers=member.levers)
+        state = _begin(ecosystem, inputs, key=member.keys, warm_up=warm_up, mode=mode)
+        after = replace(inputs, levers=member.levers, gates=member.gates, learning=member.learning)
         _, metrics, _ = rollout(
             ecosystem, after, key=member.keys, steps=steps, mode=mode, state=state, first_step=warm_up
         )
@@ -204,7 +203,7 @@ def reverse(
 
 def gradient(
     ecosystem: eco.Ecosystem, *, steps: int, warm_up: int = 0, segment: int | None = None
-) -> Callable[[eco.Inputs, Array, Array], tuple[Array, Array]]:
+) -> Callable[[eco.Inputs, Array, Array, Array], tuple[Array, Array]]:
     """Gradient of any weighted sum of outcomes through the expected mode, averaged over keys.
 
     `estimators.pathwise` for objectives *and* own losses: one compilation serves every player of a game and every goal.

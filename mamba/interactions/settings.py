@@ -1,4 +1,4 @@
-"""Settings of the interaction analysis."""
+"""Settings of the interaction analysis, and of what `mamba-eco analyse` adds to it."""
 
 from __future__ import annotations
 
@@ -39,3 +39,42 @@ class InteractionsConfig:
         "confirmed pairs, the strongest first, that are run again with the second algorithm off, frozen and learning",
         ge=0,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivitiesConfig:
+    """Derivatives through the dynamics: what one team's progress does to everybody else (`mamba-eco analyse`)."""
+
+    seeds: int = setting(8, "rollouts behind derivatives in the expected mode; 0 skips them, else at least 4", ge=0)
+    own: dict[str, str] = setting(
+        {}, "algorithm: objective that its team is measured by; otherwise its own loss, and none where it has no loss"
+    )
+    game_seeds: int = setting(
+        4, "rollouts behind the second derivatives of the teams' own metrics (the dearest part); 0 skips them", ge=0
+    )
+    rounds: int = setting(
+        2, "rounds of best responses of all teams in turn; 0 skips the price of non-coordination", ge=0
+    )
+    steps: int = setting(8, "gradient steps of each team and round", ge=1)
+    radius: float = setting(1.0, "how far levers may move from where they are", unit="unconstrained", gt=0, le=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmergenceConfig:
+    """Tipping points and phases of the platform (`mamba-eco analyse`)."""
+
+    lever: str = setting(
+        "",
+        "what is scanned up and down for tipping points: levers/<algorithm>/<lever>, world/<parameter> or gates/<algorithm>; "
+        "empty skips the scan",
+    )
+    low: float = setting(0.0, "where the scan begins", unit="the lever's unit")
+    high: float = setting(1.0, "where the scan turns", unit="the lever's unit")
+    points: int = setting(
+        9, "values on the way up, and again on the way down; and each way of a phase diagram", ge=3, le=64
+    )
+    hold: int = setting(40, "steps that each value is held for; the second half is measured", unit="steps", ge=4)
+    seeds: int = setting(8, "paired seeds of the scan and the phase diagram", ge=3)
+    across: str = setting("", "second lever: with it, a phase diagram of both is drawn; empty draws none")
+    across_low: float = setting(0.0, "lower end of the second lever", unit="the lever's unit")
+    across_high: float = setting(1.0, "upper end of the second lever", unit="the lever's unit")

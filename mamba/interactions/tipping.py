@@ -174,7 +174,7 @@ def scan(
         lead: holds at the first lever before the scan begins, and at the last before it turns.
         patience: holds that tell lag from hysteresis, and that a platform gets to leave its regime in a bisection.
         resolution: smallest gap worth naming, as a share of the range of the mean response.
-        level: family-wise error over all values and objectives.
+        level: family-wise error over all values and objectives; a summary of few objectives and at least 8 seeds keep power.
         bisections: halvings of the lever between the two grid values around a jump.
 
     Returns:
@@ -218,7 +218,9 @@ def scan(
         # The objective that shows it at the most values; among those, the one with the largest gap.
         objective = int(np.argmax(flagged[first : last + 1].sum(axis=0) + 0.5 * np.minimum(share, 1.0)))
         apart = (up - down)[:, :, objective] * np.sign(gap.mean[first : last + 1, objective].sum())
-        star = first + int(np.argmax(apart[:, first : last + 1].mean(axis=0)))
+        # The gap that lasts best: near the ends of the stretch some seeds leave if they are given time.
+        lasts = np.where(flagged[first : last + 1, objective], np.abs(lasting[first : last + 1, objective]), -1.0)
+        star = first + int(np.argmax(lasts))
         for branch, values, far in (("up", up, down), ("down", down, up)):
             folds.append(
                 _fold(
@@ -272,8 +274,8 @@ def _fold(
 ) -> Fold:
     """Bisects the lever at which every seed leaves a branch.
 
-    A seed has left when it is closer to the other branch than half of its gap where the gap is largest; the other
-    branch is interpolated between grid values. A seed that has not left goes on from where it is.
+    A seed has left when it is closer to the other branch than half of its gap at the star, where the gap lasts
+    best; the other branch is interpolated between grid values. A seed that has not left goes on from where it is.
 
     Args:
         runner: holds with fresh noise.
@@ -283,7 +285,7 @@ def _fold(
         apart: [S, G] gap of the objective, signed so that it is positive.
         far: [S, G] values of the other way.
         toward: sign of the way to the other branch.
-        star: index of the largest gap.
+        star: index of the gap that lasts best.
         objective: its number.
         patience: holds to wait for a jump.
         bisections: how many halvings.
@@ -296,21 +298,33 @@ def _fold(
     left = apart[:, order] < half[:, None]
     leaves = left.any(axis=1) & torn
     step = np.where(leaves, left.argmax(axis=1), 1)
+    states = None
+    for _ in order:
+        # A seed may stay for one hold and leave within `patience` of them: then its jump lies further back.
+        before = order[np.minimum(step - 1, len(order) - 1)]
+        pick = jnp.asarray(before)
+        states = jax.tree.map(lambda *leaves, pick=pick: jnp.stack(leaves)[pick, jnp.arange(seeds)], *path)
+        if not leaves.any():
+            break
+        seen = _held(runner, states, grid[before], times=patience)[1][:, objective]
+        early = leaves & (toward * (far[every, before] - seen) < half)
+        torn &= ~(early & (step == 1))  # not even at the star: one regime, given time
+        leaves &= torn
+        if not (early & (step > 1)).any():
+            break
+        step = np.where(early & (step > 1), step - 1, step)
     # Where nobody leaves there is nothing to bisect, and the star may be the last value of its way.
     before, after = order[np.minimum(step - 1, len(order) - 1)], order[np.minimum(step, len(order) - 1)]
     stays, jumps = grid[before].copy(), grid[after].copy()
-    if leaves.any():
-        pick = jnp.asarray(before)
-        states = jax.tree.map(lambda *leaves: jnp.stack(leaves)[pick, jnp.arange(seeds)], *path)
-        for _ in range(bisections):
-            lever = 0.5 * (stays + jumps)
-            moved, seen = _held(runner, states, lever, times=patience)
-            span = np.where(before == after, 1.0, grid[after] - grid[before])
-            share = (lever - grid[before]) / span
-            other = (1.0 - share) * far[every, before] + share * far[every, after]
-            jumped = toward * (other - seen[:, objective]) < half
-            stays, jumps = np.where(jumped, stays, lever), np.where(jumped, lever, jumps)
-            states = _choose(jumped, states, moved)
+    for _ in range(bisections if leaves.any() else 0):
+        lever = 0.5 * (stays + jumps)
+        moved, seen = _held(runner, states, lever, times=patience)
+        span = np.where(before == after, 1.0, grid[after] - grid[before])
+        share = (lever - grid[before]) / span
+        other = (1.0 - share) * far[every, before] + share * far[every, after]
+        jumped = toward * (other - seen[:, objective]) < half
+        stays, jumps = np.where(jumped, stays, lever), np.where(jumped, lever, jumps)
+        states = _choose(jumped, states, moved)
     low, high = np.minimum(stays, jumps), np.maximum(stays, jumps)
     beyond = torn & ~leaves
     low[beyond], high[beyond] = (grid[-1], np.inf) if branch == "up" else (-np.inf, grid[0])

@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamba.interactions.statistics import Estimate, discoveries, estimate, selected
+from mamba.interactions.statistics import Estimate, discoveries, equivalent, estimate, selected
 
 VERDICTS = (
     "unresolved",
@@ -216,7 +216,7 @@ def _rule(
     """The table of the module docstring: codes, whether j reverses i, whether i reverses j; each [pairs, J]."""
     helps = {name: each.low > 0 for name, each in picked.items()}
     hurts = {name: each.high < 0 for name, each in picked.items()}
-    negligible = within(interaction, margin)
+    negligible = equivalent(interaction, margin=margin)
     judged = confirmed & ~negligible
     turned = {
         one: judged & ((helps[one] & hurts[f"{one}_given"]) | (hurts[one] & helps[f"{one}_given"]))
@@ -243,19 +243,6 @@ def _rule(
     )
     codes = np.select([holds for _, holds in table], [CODES[name] for name, _ in table], CODES["unresolved"])
     return codes.astype(np.int8), turned["i"], turned["j"]
-
-
-def within(interaction: Estimate, margin: np.ndarray) -> np.ndarray:
-    """Equivalence test: whether the whole interval lies within +- margin; False where anything is NaN.
-
-    Args:
-        interaction: estimates [..., J].
-        margin: [J], at least 0.
-
-    Returns:
-        [..., J] bool.
-    """
-    return (interaction.low >= -margin) & (interaction.high <= margin)
 
 
 class LearningContrast(NamedTuple):

@@ -8,6 +8,10 @@ the extrapolated lambda_1 is 0 is the distance to tipping (`distance`):
     linear   lambda_1 ~ r - r*          exchange of stability (transcritical, pitchfork, oscillation)
     sqrt     lambda_1 ~ -sqrt(r* - r)   fold: lambda_1^2 is linear in the lever. Taken for linear, a fold seems twice as far away
 
+Two cautions. The expected mode averages events that a user's habit reacts to, and can hold a regime that the sampled mode
+loses (or has none of): scan the sampled mode before a distance is believed. And in a small world chance ends a regime
+before its exponent reaches 0, at a lever of its own for every seed.
+
 *From logs*. Slowing down shows as rising lag-1 autocorrelation and variance in sliding windows (Scheffer et al. 2009),
 summed up by Kendall's tau. The windows overlap, so the textbook p-value of tau is far too small; here tau is ranked
 among the taus of stationary runs of the same system (`warn`), and `false_positives` measures what either p-value is worth.
@@ -83,9 +87,11 @@ def growth(
     """Growth of tangents along a run; the caller jits it.
 
     The noise of the run is the same with and without the disturbance: exponents are those of the noise-driven flow. Integer
-    and bool leaves carry no tangent. A leaf that never forgets (a counter, a flat direction of a learner) has exponent 0 and
-    hides what relaxes more slowly than its surroundings but faster than never; `kept` leaves its block out, and `vectors`
-    above 1 shows the exponents behind it.
+    and bool leaves carry no tangent. The exponent is that of whatever forgets most slowly, and that is often a memory with a
+    constant of its own: a counter or a flat direction of a learner (0), creators (the log of 1 - `creator_anchor`), the platform's
+    ledgers (the log of `reach_memory`). `kept` restricts tangents to the loop that could tip, such as users' activity and items, while
+    everything slower follows the run: the fast subsystem of Kuehn 2011. `own_growth` shows which blocks have to go;
+    `vectors` above 1 shows the exponents behind the first.
 
     Args:
         advance: one differentiable step, `(state, lever, key) -> (state, record)`.

@@ -29,7 +29,7 @@ STAGE = "interactions"
 PART = "interactions.part.npz"
 # What the values of the factorial do not depend on.
 _INDIFFERENT = (
-    *("name", "chunk", "meta", "evaluation", "log", "checkpoint"),
+    *("name", "chunk", "meta", "sensitivities", "emergence", "evaluation", "log", "checkpoint"),
     *(
         f"interactions.{name}"
         for name in ("confidence", "false_discovery_rate", "resolution", "background", "index", "learning_pairs")

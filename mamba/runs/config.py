@@ -28,7 +28,7 @@ import yaml  # pyrefly: ignore[untyped-import]
 
 from mamba.algorithms.registry import KINDS, Family
 from mamba.fields import setting
-from mamba.interactions.settings import InteractionsConfig
+from mamba.interactions.settings import EmergenceConfig, InteractionsConfig, SensitivitiesConfig
 from mamba.meta.settings import MetaConfig
 from mamba.runs.errors import UserError
 from mamba.scenarios.settings import ScenarioConfig
@@ -96,6 +96,8 @@ class RunConfig:
     moderators: dict[str, Deployed] = dataclasses.field(default_factory=dict)
     meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
     interactions: InteractionsConfig = dataclasses.field(default_factory=InteractionsConfig)
+    sensitivities: SensitivitiesConfig = dataclasses.field(default_factory=SensitivitiesConfig)
+    emergence: EmergenceConfig = dataclasses.field(default_factory=EmergenceConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -114,6 +116,8 @@ SECTIONS: dict[str, type[Any]] = {
     "parameters": WorldParameters,
     "meta": MetaConfig,
     "interactions": InteractionsConfig,
+    "sensitivities": SensitivitiesConfig,
+    "emergence": EmergenceConfig,
     "evaluation": EvaluationConfig,
     "log": LogConfig,
     "checkpoint": CheckpointConfig,

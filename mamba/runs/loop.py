@@ -1,8 +1,9 @@
-"""The main job: from a configuration to a trained, analysed and reported ecosystem.
+"""The main jobs: from a configuration to a trained or analysed, and reported, ecosystem.
 
-Stages: interactions (the factorial over gates on the default levers), training (meta-steps), evaluation (default
-against trained levers on fresh seeds, sampled model), report. Each stage leaves its result in the run folder before the next
-begins; the same command on the same folder goes on where it was and ends with the same bytes.
+`run`: interactions (the factorial over gates on the default levers), training (meta-steps), evaluation (default against
+trained levers on fresh seeds, sampled model), report. `analyse`: interactions, sensitivities, emergence, report. Each stage
+leaves its result in the run folder before the next begins; the same command on the same folder goes on where it was and ends
+with the same bytes. Both may be given the same folder, one after the other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,17 +20,28 @@ from mamba import members as mem
 from mamba.interactions import findings, statistics
 from mamba.meta import estimators, optimise
 from mamba.objectives import NAMES, OBJECTIVES
-from mamba.runs import analysis, checkpoint, folder, progress, report, signals, tracking
+from mamba.runs import (
+    analysis,
+    checkpoint,
+    emergence,
+    folder,
+    progress,
+    report,
+    sensitivities,
+    signals,
+    tracking,
+)
 from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
 from mamba.runs.job import Job, prepare
 from mamba.streams import stream
 from mamba.types import Levers
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, "training", "evaluation"
+_TOLD = 3  # interacting pairs that are told on the terminal
 
 
 def run(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
-    """Runs a configuration in a run folder, or continues it there.
+    """Trains, evaluates and reports a configuration in a run folder, or goes on with it there.
 
     Args:
         config: checked configuration.
@@ -43,21 +55,59 @@ def run(config: RunConfig, path: str | Path, *, command: str, allow_config_chang
     Raises:
         UserError: the folder or the data cannot be used.
     """
+    return _carried_out(config, path, command, allow_config_change, last=EVALUATION, stages=_train_stages)
+
+
+def analyse(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
+    """Analyses a configuration in a run folder without training: interactions, sensitivities, emergence. As `run`."""
+    return _carried_out(config, path, command, allow_config_change, last=emergence.STAGE, stages=_analysis_stages)
+
+
+class _Open(NamedTuple):
+    """A job at work in its folder.
+
+    Attributes:
+        job: the job.
+        path: run folder.
+        kept: what an earlier process measured of the factorial.
+        before: finished summary of an earlier job of the same configuration; empty without.
+        metrics: the open `metrics.jsonl`.
+        tracker: where to log.
+        stop: whether a signal asks to stop.
+    """
+
+    job: Job
+    path: Path
+    kept: analysis.Measured | None
+    before: dict[str, Any]
+    metrics: folder.MetricsLog
+    tracker: tracking.Tracker
+    stop: Callable[[], bool]
+
+
+def _carried_out(
+    config: RunConfig,
+    path: str | Path,
+    command: str,
+    allow_config_change: bool,
+    *,
+    last: str,
+    stages: Callable[..., dict[str, Any] | None],
+) -> dict[str, Any]:
     digest = config_digest(config)
     with folder.open_folder(path, dump_yaml(config), allow_config_change=allow_config_change) as place:
-        if place.resumed and not place.changes:
-            earlier = _finished(place.path, digest)
-            if earlier is not None:
-                progress.say(f"{place.path} is finished; nothing to do")
-                if not (place.path / folder.REPORT / "index.html").exists():
-                    report.write_report(place.path)
-                return earlier
+        earlier = _finished(place.path, digest)
+        if earlier is not None and place.resumed and not place.changes and last in earlier.get("stages", ()):
+            progress.say(f"{place.path} is finished; nothing to do")
+            if not (place.path / folder.REPORT / "index.html").exists():
+                report.write_report(place.path)
+            return earlier
         clock = time.perf_counter()
         job = prepare(config)
         for fact, text in job.story.items():
             progress.say(f"{fact}: {text}")
-        with signals.graceful() as stop_requested:
-            return _stages(job, place, command=command, digest=digest, stop=stop_requested, clock=clock)
+        with signals.graceful() as stop:
+            return _closed(job, place, stages, earlier or {}, command=command, stop=stop, clock=clock)
 
 
 def _finished(path: Path, digest: str) -> dict[str, Any] | None:
@@ -70,27 +120,26 @@ def _finished(path: Path, digest: str) -> dict[str, Any] | None:
     return summary if mine and summary.get("finished") else None
 
 
-def _stages(
-    job: Job, place: folder.RunFolder, *, command: str, digest: str, stop: Callable[[], bool], clock: float
+def _closed(
+    job: Job,
+    place: folder.RunFolder,
+    stages: Callable[..., dict[str, Any] | None],
+    before: dict[str, Any],
+    *,
+    command: str,
+    stop: Callable[[], bool],
+    clock: float,
 ) -> dict[str, Any]:
+    """Carries out the stages in a claimed folder and writes summary and report."""
     config, path = job.config, place.path
-    trainer = optimise.trainer(
-        job.ecosystem,
-        job.inputs,
-        config.meta,
-        steps=config.steps,
-        evaluate=job.evaluate,
-        key=stream(job.key, TRAINING),
-    )
-    state = optimise.start(trainer)
-    restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
-    if restored is not None:
-        state = restored.tree
-    done = int(state.step)
+    emergence.check(job)
+    trainer = _trainer(job)
+    restored = checkpoint.latest(path / folder.CHECKPOINTS, optimise.start(trainer))
+    done = 0 if restored is None else int(restored.tree.step)
     kept = analysis.kept(job, path)
     if (path / folder.METRICS).exists():
         folder.read_metrics(path / folder.METRICS)
-    stale = [folder.SUMMARY] if _finished(path, digest) is None else []
+    stale = [] if before else [folder.SUMMARY]
     stale += [folder.INTERACTIONS] if kept is None else []
     # Whatever cannot be used was refused by now, and the folder is still as it was.
     place.claim()
@@ -102,46 +151,178 @@ def _stages(
     def stays(row: Mapping[str, Any]) -> bool:
         if row.get("stage") == INTERACTIONS:
             return kept is not None
+        if row.get("stage") == EVALUATION:
+            return bool(before) and stages is _analysis_stages
         at = row.get("meta_step")
         return row.get("stage") == TRAINING and isinstance(at, int) and at < done
 
     metrics = folder.open_metrics(path / folder.METRICS, keep=stays)
-    run_id = folder.run_id(path)
-    tracker = tracking.start(config.log, run_dir=path, run_id=run_id, config=to_mapping(config), name=config.name)
-    summary: dict[str, Any] = {"name": config.name, "finished": False}
+    tracker = tracking.start(
+        config.log, run_dir=path, run_id=folder.run_id(path), config=to_mapping(config), name=config.name
+    )
     try:
-        results = None
-        if config.interactions.seeds:
-            results = analysis.run(job, path, kept, tracker=tracker, stop=stop)
-            if results is not None and not any(
-                each.get("stage") == INTERACTIONS for each in folder.read_metrics(path / folder.METRICS)
-            ):
-                row = analysis.row(results.analysis)
-                metrics.append({"stage": INTERACTIONS, "meta_step": 0, **folder.plain(row)})
-                tracker.log(0, row)
-        if results is not None or config.interactions.seeds == 0:
-            state = _train(job, trainer, state, path, metrics, tracker, stop)
-        if stop():
+        summary = stages(_Open(job, path, kept, before, metrics, tracker, stop))
+        if summary is None:
             progress.say(f"stopped in good order; the same command continues in {path}")
-            tracker.finish(summary)
-            return summary
-        evaluation = _evaluate(job, trainer, state, metrics, tracker)
-        summary |= _summary(job, trainer, state, results, evaluation, command, time.perf_counter() - clock)
+            unfinished = {"name": config.name, "finished": False}
+            tracker.finish(unfinished)
+            return unfinished
+        summary |= {
+            "finished": True,
+            "seconds": time.perf_counter() - clock,
+            "provenance": folder.provenance(
+                command,
+                device_kind=jax.devices()[0].device_kind,
+                devices=len(jax.devices()),
+                config_digest=config_digest(config),
+            ),
+        }
         folder.write_json(path / folder.SUMMARY, summary)
         page = report.write_report(path)
-        if results is not None:
-            tracker.artifact(path / folder.INTERACTIONS, "interactions", "analysis")
+        for name, kind in ((folder.INTERACTIONS, INTERACTIONS), (sensitivities.FILE, sensitivities.STAGE)):
+            if (path / name).exists():
+                tracker.artifact(path / name, kind, "analysis")
         tracker.finish({f"finding/{i}": found["sentence"] for i, found in enumerate(summary["findings"])})
-        for found in summary["findings"]:
-            progress.say(found["sentence"])
+        _say_findings(summary["findings"])
         progress.say(f"report: {page}")
         return summary
     finally:
         metrics.close()
 
 
+def _say_findings(found: list[dict[str, Any]]) -> None:
+    """Findings on the terminal, the interactions of the strongest pairs only."""
+    pairs = [each for each in found if each["kind"] == "interaction"]
+    for each in [*pairs[:_TOLD], *(each for each in found if each["kind"] != "interaction")]:
+        progress.say(each["sentence"])
+    if len(pairs) > _TOLD:
+        progress.say(f"and {len(pairs) - _TOLD} more pairs interact: see the report")
+
+
+def _interactions(of: _Open) -> analysis.Results | None:
+    """The interaction stage; None after a stop, or where it was not asked for."""
+    if of.job.config.interactions.seeds == 0:
+        return None
+    results = analysis.run(of.job, of.path, of.kept, tracker=of.tracker, stop=of.stop)
+    known = folder.read_metrics(of.path / folder.METRICS)
+    if results is not None and not any(row.get("stage") == INTERACTIONS for row in known):
+        row = analysis.row(results.analysis)
+        of.metrics.append({"stage": INTERACTIONS, "meta_step": 0, **folder.plain(row)})
+        of.tracker.log(0, row)
+    return results
+
+
+def _interaction_findings(job: Job, results: analysis.Results | None) -> list[findings.Finding]:
+    if results is None:
+        return []
+    asked = job.config.interactions
+    side = findings.strongest_side_effect(
+        results.analysis, confidence=asked.confidence, false_discovery_rate=asked.false_discovery_rate
+    )
+    told = findings.pairs(results.analysis, config=asked, learning=(results.measured.pairs, results.measured.learning))
+    return [*told, *([] if side is None else [side])]
+
+
+def _common(job: Job) -> dict[str, Any]:
+    """What every summary says of its job."""
+    config = job.config
+    return {
+        "name": config.name,
+        "story": job.story,
+        "algorithms": {each.name: each.kind for each in config.algorithms},
+        "steps": config.steps,
+        "confidence": config.interactions.confidence,
+    }
+
+
+# ---- analysis
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _analysis_stages(of: _Open) -> dict[str, Any] | None:
+    """Interactions, sensitivities, emergence; the summary, None after a stop."""
+    job, config = of.job, of.job.config
+    results = _interactions(of)
+    if of.stop():
+        return None
+    told = _interaction_findings(job, results)
+    stages = [] if results is None else [INTERACTIONS]
+    if config.sensitivities.seeds:
+        derivatives = sensitivities.run(job, of.path, tracker=of.tracker, stop=of.stop)
+        if derivatives is None:
+            return None
+        told += sensitivities.findings(job, derivatives)
+        stages.append(sensitivities.STAGE)
+    emerged = emergence.run(job, of.path, tracker=of.tracker, stop=of.stop)
+    if emerged is None:
+        return None
+    told += emergence.findings(job, emerged)
+    stages.append(emergence.STAGE)
+    trained = [each for each in of.before.get("findings", []) if each["kind"] == "training"]
+    levels: dict[str, Any] = {}
+    if results is not None:
+        on = statistics.estimate(np.asarray(results.measured.values[:, -1], np.float64), config.interactions.confidence)
+        levels = {name: {**_words(name), "before": _interval(on, k)} for k, name in enumerate(NAMES)}
+    seeds = {INTERACTIONS: config.interactions.seeds, "root": config.seed}
+    return {
+        **_common(job),
+        "objectives": levels,
+        "seeds": seeds,
+        **of.before,
+        "stages": sorted({*stages, *of.before.get("stages", ())}),
+        "findings": [*(finding._asdict() for finding in told), *trained],
+    }
+
+
+def _words(name: str) -> dict[str, str]:
+    """What an objective is, for the summary."""
+    of = OBJECTIVES[name]
+    return {"label": of.label, "formula": of.formula, "unit": of.unit, "better": of.better, "source": of.source}
+
+
+def _interval(estimate: statistics.Estimate, k: int) -> dict[str, float]:
+    return {"mean": estimate.mean[k], "low": estimate.low[k], "high": estimate.high[k]}
+
+
 # ---- training
 # ------------------------------------------------------------------------------------------------------------
+
+
+def _trainer(job: Job) -> optimise.Trainer:
+    return optimise.trainer(
+        job.ecosystem,
+        job.inputs,
+        job.config.meta,
+        steps=job.config.steps,
+        evaluate=job.evaluate,
+        key=stream(job.key, TRAINING),
+    )
+
+
+def _train_stages(of: _Open) -> dict[str, Any] | None:
+    """Interactions, training, evaluation; the summary, None after a stop."""
+    job = of.job
+    trainer = _trainer(job)
+    results = _interactions(of)
+    if of.stop():
+        return None
+    restored = checkpoint.latest(of.path / folder.CHECKPOINTS, optimise.start(trainer))
+    state = optimise.start(trainer) if restored is None else restored.tree
+    state = _train(job, trainer, state, of.path, of.metrics, of.tracker, of.stop)
+    if of.stop():
+        return None
+    evaluation = _evaluate(job, trainer, state, of.metrics, of.tracker)
+    summary = _summary(job, trainer, state, _interaction_findings(job, results), evaluation)
+    stages = {
+        EVALUATION,
+        *([] if job.config.meta.steps == 0 else [TRAINING]),
+        *([] if results is None else [INTERACTIONS]),
+    }
+    more = [each for each in of.before.get("findings", []) if each["kind"] in ("externality", "emergence")]
+    return summary | {
+        "stages": sorted({*stages, *of.before.get("stages", ())}),
+        "findings": [*summary["findings"], *more],
+    }
 
 
 def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callable[[], bool]):
@@ -250,72 +431,41 @@ def _evaluate(job: Job, trainer, state, metrics, tracker) -> dict[str, np.ndarra
 
 def _summary(
     job: Job,
-    trainer,
-    state,
-    results: analysis.Results | None,
+    trainer: optimise.Trainer,
+    state: optimise.TrainingState,
+    found: list[findings.Finding],
     evaluation: dict[str, np.ndarray],
-    command: str,
-    seconds: float,
 ) -> dict[str, Any]:
     config = job.config
     confidence = config.interactions.confidence
     before, after = (np.asarray(evaluation[when], np.float64) for when in ("before", "after"))
     change = statistics.estimate(after - before, confidence)
-    found: list[findings.Finding | None] = []
-    if results is not None:
-        found += findings.pairs(results.analysis, config=config.interactions, learning=results.measured[2:])
-        found.append(
-            findings.strongest_side_effect(
-                results.analysis,
-                confidence=confidence,
-                false_discovery_rate=config.interactions.false_discovery_rate,
-            )
-        )
     if config.meta.steps > 0:
-        found.append(
-            findings.training(
-                change,
-                before.mean(axis=0),
-                minimised=[name for name, weight in config.meta.minimise.items() if weight > 0],
-                kept=list(config.meta.keep),
-                confidence=confidence,
-            )
+        trained = findings.training(
+            change,
+            before.mean(axis=0),
+            minimised=[name for name, weight in config.meta.minimise.items() if weight > 0],
+            kept=list(config.meta.keep),
+            confidence=confidence,
         )
+        found = [*found, *([] if trained is None else [trained])]
     levels = {when: statistics.estimate(values, confidence) for when, values in (("before", before), ("after", after))}
-
-    def interval(estimate: statistics.Estimate, k: int) -> dict[str, float]:
-        return {"mean": estimate.mean[k], "low": estimate.low[k], "high": estimate.high[k]}
-
-    trained = meaningful_levers(job, optimise.levers_of(trainer, state))
+    levels["change"] = change
+    turned = meaningful_levers(job, optimise.levers_of(trainer, state))
     default = meaningful_levers(job, trainer.baseline)
     units = lever_units(job)
-    devices = jax.devices()
     return {
-        "finished": True,
-        "story": job.story,
-        "algorithms": {each.name: each.kind for each in config.algorithms},
-        "steps": config.steps,
+        **_common(job),
         "seeds": {
             INTERACTIONS: config.interactions.seeds, EVALUATION: config.evaluation.seeds, "root": config.seed,
             "meta_steps": config.meta.steps,
         },
-        "confidence": confidence,
         "objectives": {
-            name: {
-                "label": objective.label, "formula": objective.formula, "unit": objective.unit, "better": objective.better,
-                "source": objective.source, "before": interval(levels["before"], k), "after": interval(levels["after"], k),
-                "change": interval(change, k),
-            }
-            for k, (name, objective) in enumerate(OBJECTIVES.items())
+            name: {**_words(name), **{when: _interval(level, k) for when, level in levels.items()}}
+            for k, name in enumerate(NAMES)
         },
-        "levers": {
-            name: {"unit": units[name], "before": default[name], "after": trained[name]} for name in default
-        },
+        "levers": {name: {"unit": units[name], "before": default[name], "after": turned[name]} for name in default},
         "minimise": dict(config.meta.minimise),
         "keep": dict(config.meta.keep),
-        "findings": [finding._asdict() for finding in found if finding is not None],
-        "seconds": seconds,
-        "provenance": folder.provenance(
-            command, device_kind=devices[0].device_kind, devices=len(devices), config_digest=config_digest(config)
-        ),
+        "findings": [finding._asdict() for finding in found],
     }  # fmt: skip

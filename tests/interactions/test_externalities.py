@@ -149,8 +149,8 @@ def test_conflicts_are_cosines():
     turned = conflict(table, sign=np.array([-1.0, 1.0, 1.0, 1.0]))
     assert turned.cosine[0, 2] == pytest.approx(1.0)
     covered = []
-    for _ in range(200):
+    for _ in range(100):
         noisy = table[:1, :3] + rng.normal(0, 0.5, (16, 3, 2))
-        here = conflict(noisy, draws=400)
+        here = conflict(noisy, draws=200)
         covered.append(here.low[0, 1] <= np.sqrt(0.5) <= here.high[0, 1])
-    assert 0.87 < np.mean(covered) < 0.98
+    assert 0.85 < np.mean(covered) < 0.99

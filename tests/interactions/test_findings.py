@@ -3,31 +3,49 @@
 import numpy as np
 
 from mamba.interactions import designs, factorial, findings, statistics
+from mamba.interactions.settings import InteractionsConfig
 from mamba.objectives import NAMES
 
 TOXIC, ENGAGEMENT = NAMES.index("toxic_exposure_per_user"), NAMES.index("engagement_per_user")
 
 
-def _analysis(*, pair=0.0, harm=0.0):
+def _analysis(*, pair=0.0, harm=0.0, other=0.0):
     rng = np.random.default_rng(0)
     gates = designs.gates(2)
     table = 1.0 + rng.normal(0, 0.001, (6, 4, len(NAMES)))
-    table[:, :, TOXIC] += pair * gates.prod(axis=1) + harm * gates[:, 0]
+    table[:, :, TOXIC] += pair * gates.prod(axis=1) + harm * gates[:, 0] + other * gates[:, 1]
     table[:, :, ENGAGEMENT] += 0.05 * gates[:, 0]
     return factorial.analyse(("ranker", "filter"), table)
 
 
-def test_a_confirmed_pair_is_told_with_its_interval():
-    found = findings.strongest_pair(_analysis(pair=-0.2), confidence=0.95)
-    assert found is not None
-    assert found.objective == "toxic_exposure_per_user"
-    assert "ranker and filter interact on toxic exposure" in found.sentence
-    assert "which helps" in found.sentence
-    assert found.low < -0.2 + 0.01 < found.high + 0.02
+def test_a_confirmed_pair_is_told_with_its_intervals_and_its_verdict():
+    told = findings.pairs(_analysis(pair=-0.2, harm=-0.3, other=-0.3), config=InteractionsConfig())
+    assert [each.objective for each in told] == ["toxic_exposure_per_user"]
+    assert told[0].sentence.startswith("Turning on filter while ranker runs changes toxic exposure by -")
+    assert "without ranker (with all others on): reinforce each other." in told[0].sentence
+    assert "Engagement changes by" in told[0].sentence
+    assert told[0].low < -0.2 + 0.01 < told[0].high + 0.02
+
+
+def test_what_is_lost_because_the_other_learns_is_told():
+    """The filter takes 0.5 off while the ranker is frozen, 0.3 while it learns."""
+    rng = np.random.default_rng(1)
+    values = 1.0 + rng.normal(0, 0.001, (1, 6, 9, len(NAMES)))
+    row = {(a, b): 3 * a + b for a in range(3) for b in range(3)}
+    for on in (designs.FROZEN, designs.LEARNING):
+        values[0, :, row[on, designs.FROZEN], TOXIC] -= 0.5
+        values[0, :, row[on, designs.LEARNING], TOXIC] -= 0.3
+    analysis, asked = _analysis(pair=-0.2, harm=-0.3, other=-0.3), InteractionsConfig()
+    (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), values))
+    assert "is lost because ranker re-learns" in told.sentence
+    (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), np.ones_like(values)))
+    assert "makes no difference at this resolution" in told.sentence
+    (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[0, 1]]), values))
+    assert "learn" not in told.sentence  # the other order was not run
 
 
 def test_silence_where_nothing_survives():
-    assert findings.strongest_pair(_analysis(), confidence=0.95) is None
+    assert findings.pairs(_analysis(), config=InteractionsConfig()) == []
     nothing = findings.strongest_side_effect(_analysis(), confidence=0.95, false_discovery_rate=0.05)
     assert nothing is None
 

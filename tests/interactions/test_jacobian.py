@@ -31,7 +31,12 @@ ECOSYSTEM = eco.make(
     sizes=SIZES,
     mechanisms=Mechanisms(contagion="none", rewiring="none", posting="opinion"),
 )
+# Ranks, distances and extremes have kinks, where a difference is no derivative.
+KINKED = ("creator_inequality", "exposure_disparity", "toxic_exposure_gap", "false_removal_gap")
 ROWS = jacobian.outcome_names(ECOSYSTEM)
+
+
+SMOOTH = np.array([name not in KINKED for name in ROWS])
 
 
 def _inputs(**changes) -> eco.Inputs:
@@ -48,8 +53,8 @@ def _owner() -> np.ndarray:
 
 @cached
 def _run(warm_up: int = 0):
-    # 8 tangents in chunks of 3: the last chunk is not full.
-    return compile(jacobian.forward(ECOSYSTEM, steps=STEPS, warm_up=warm_up, chunk=3))
+    # 8 tangents in chunks of 5: the last chunk is not full.
+    return compile(jacobian.forward(ECOSYSTEM, steps=STEPS, warm_up=warm_up, chunk=5))
 
 
 @cached
@@ -107,7 +112,8 @@ def test_full_and_direct_are_the_slopes_of_outcomes_with_and_without_the_state_h
         )
         # Rounding of a value by 1e-7 of its size moves a difference by ten times as much.
         noise = 3e-6 * np.maximum(np.abs(seen.value[1]), 1e-3)
-        np.testing.assert_array_less(np.abs(difference - slopes), noise[:, None] + 2e-3 * np.abs(slopes))
+        error = np.abs(difference - slopes)[SMOOTH]
+        np.testing.assert_array_less(error, (noise[:, None] + 2e-3 * np.abs(slopes))[SMOOTH])
     assert np.abs(seen.full - seen.direct).max() > 0.1
 
 
@@ -150,7 +156,7 @@ def test_an_audit_of_the_same_model_agrees():
     audit = jacobian.audited(values, n_levers=len(_owner()), n_keys=KEYS, **settings)
     assert audit.direct is None
     scale = np.abs(_seen().full).max(axis=(0, 2), keepdims=True) + 1e-4
-    np.testing.assert_allclose(audit.full / scale, _seen().full / scale, atol=0.03)
+    np.testing.assert_allclose((audit.full / scale)[:, SMOOTH], (_seen().full / scale)[:, SMOOTH], atol=0.03)
     np.testing.assert_allclose(audit.full.mean(axis=0), estimators.audit(
         values, n_levers=len(_owner()), n_keys=KEYS, **settings
     ).jacobian, atol=1e-12)  # fmt: skip
@@ -159,13 +165,16 @@ def test_an_audit_of_the_same_model_agrees():
 def test_externalities_of_a_platform():
     own = own_metrics(ECOSYSTEM, OWN)
     seen = externalities(_seen(), owner=_owner(), own=own)
-    assert seen.reasons == ("", "", "")
-    np.testing.assert_array_equal(np.diag(seen.algorithm.mean), 1.0)
+    assert "hardly" in seen.reasons[0]  # the trend of five steps says little about what people will click
+    assert seen.reasons[1:] == ("", "")
+    np.testing.assert_array_equal(np.diag(seen.algorithm.mean)[1:], 1.0)
     assert seen.objective.mean[objectives.NAMES.index("toxic_exposure_per_user"), 2] == -1.0
     rest = seen.direct.mean + seen.mediated.mean - seen.objective.mean
     np.testing.assert_allclose(rest[np.isfinite(rest)], 0.0, atol=1e-9)
-    # No post is old enough to be checked, so the removal classifier has learnt nothing and lost nothing.
-    assert "no own metric" in externalities(_seen(), owner=_owner(), own=own_metrics(ECOSYSTEM)).reasons[2]
+    # A popularity ranker has no loss of its own, and that of the predictor behind notifications is moved by its lever.
+    reasons = externalities(_seen(), owner=_owner(), own=own_metrics(ECOSYSTEM)).reasons
+    assert "no own metric" in reasons[0]
+    assert reasons[1] == ""
 
 
 def test_the_game_of_a_platform():
@@ -197,7 +206,7 @@ def test_going_alone_on_a_platform():
         weights=weights,
         goal=game.goal_weights(goal, _seen().value),
         radius=0.5,
-        steps=6,
+        steps=3,
         rounds=1,
     )
     assert (result.gap.mean > 0).all()
@@ -240,5 +249,5 @@ def test_a_warm_start_is_held_fixed():
     difference = (8 * (values[1] - values[3]) - (values[0] - values[4])) / 1.2
     noise = 3e-6 * np.maximum(np.abs(values[2]), 1e-3)
     slopes = seen.full[0, :, lever]
-    np.testing.assert_array_less(np.abs(difference - slopes), noise + 2e-3 * np.abs(slopes))
+    np.testing.assert_array_less(np.abs(difference - slopes)[SMOOTH], (noise + 2e-3 * np.abs(slopes))[SMOOTH])
     assert np.abs(seen.value - _seen().value).max() > 1e-3

@@ -11,7 +11,8 @@ import planted
 import pytest
 from scipy import stats
 
-from mamba.interactions import verdicts
+from mamba.interactions import factorial, verdicts
+from mamba.interactions.statistics import equivalent
 from mamba.interactions.verdicts import CODES, VERDICTS
 from mamba.objectives import NAMES, benefit_sign
 
@@ -69,6 +70,18 @@ def test_the_effects_of_lifts_for_disjoint_users_add_up_exactly_and_ratios_do_no
     assert (size[:, NAMES.index("engagement_per_impression")] > 1e-4).mean() > 0.9
 
 
+@pytest.mark.parametrize("name", planted.CASES)
+def test_the_analysis_of_a_value_table_says_the_same(name):
+    case, square = planted.CASES[name], _tables(FEW)[name][0]
+    table = square.swapaxes(1, 2).reshape(
+        planted.SEEDS, 4, -1
+    )  # row g opens the bits of g, the first algorithm is bit 0
+    analysis = factorial.analyse((case.first, case.second), table)
+    judged = planted.judge(square)
+    np.testing.assert_array_equal(analysis.verdicts.codes, judged.codes)
+    np.testing.assert_array_equal(analysis.verdicts.reversed_by, judged.reversed_by)
+
+
 def test_who_is_reversed_is_said():
     for square in _tables(FEW)["reversal"]:
         judged, wellbeing = planted.judge(square), NAMES.index("wellbeing")
@@ -110,7 +123,7 @@ BLOCKS = 5  # repetitions of SEEDS seeds each
 @functools.cache
 def _learning(gain=400.0, whom=(planted.EVERYONE, planted.EVERYONE)):
     """[BLOCKS, SEEDS, 2, 3, J]: demotion off or on; the learner off, frozen, learning."""
-    values = planted.while_learning(planted.keys(BLOCKS * planted.SEEDS, seed=5), gain=gain, whom=whom)
+    values = planted.while_learning(planted.keys(BLOCKS * planted.SEEDS, seed=2026), gain=gain, whom=whom)
     return values.reshape(BLOCKS, planted.SEEDS, *values.shape[1:])
 
 
@@ -134,8 +147,6 @@ def test_a_learner_that_undoes_or_joins_a_demotion_shows_only_while_it_learns(ga
         contrast = verdicts.learning_contrast(block[:, :, 1:])
         assert contrast.frozen.high[TOXIC] < 0 and contrast.learning.high[TOXIC] < 0  # demotion helps in either case
         assert sign * contrast.difference.mean[TOXIC] > 0 and contrast.difference.p[TOXIC] < 0.01
-        # "while it learns" is a contrast to being frozen, and here also to being off: frozen it does nothing
-        np.testing.assert_allclose(block[..., 0, TOXIC], block[..., 1, TOXIC], atol=2e-4)
 
 
 def test_a_learner_that_serves_others_makes_no_difference():
@@ -144,12 +155,13 @@ def test_a_learner_that_serves_others_makes_no_difference():
         contrast = verdicts.learning_contrast(block[:, :, 1:])
         assert contrast.frozen.high[TOXIC] < 0
         margin = 0.05 * block.mean(axis=0).reshape(6, -1).std(axis=0)
-        assert verdicts.within(contrast.difference, margin)[TOXIC]
+        assert equivalent(contrast.difference, margin=margin)[TOXIC]
         assert {_pair(block, phase).codes[0, 1, TOXIC] for phase in (1, 2)} == {CODES["none"]}
 
 
 def test_frozen_means_what_was_known_at_the_start_and_off_means_neutral():
-    """A learner that cannot learn and has learned nothing yet is as good as absent; what it could do, it does when it learns."""
+    """What it knows after a warm-up without demotion is within its tolerance: frozen it is as good as absent."""
     block = _learning()[0]
-    off, frozen, learning = (block[:, 1, phase, TOXIC] for phase in range(3))
-    assert np.abs(frozen - off).max() < 2e-4 < np.abs(learning - off).min()
+    off, frozen, learning = (block[:, :, phase, TOXIC] for phase in range(3))
+    np.testing.assert_array_equal(frozen, off)
+    assert np.abs(learning - off)[:, 1].min() > 1e-3  # of about 0.15
