@@ -29,8 +29,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mamba import ecosystem as eco
+from mamba import members as mem
 from mamba import objectives
 from mamba.algorithms import registry
+from mamba.cli import use_all_cores
+from mamba.interactions import factorial as interactions
 from mamba.rollout import rollout
 from mamba.scenarios.populations import generated
 from mamba.types import Array, Mode, Sizes
@@ -46,6 +49,9 @@ KINDS = (
     "demotion",
     "community_notes",
 )
+FACTORIAL_KINDS = ("engagement", "two_tower", "popularity", "notification", "removal", "demotion")
+FACTORIAL_TARGET = 90.0  # seconds on the wall of two CPU cores, after compiling
+FACTORIAL_RATIO = 0.8  # of the cost of the same rollouts one by one
 FLOOR_BYTES = 3000  # what must move for one user-step: 16 candidate rows, the user's state in and out, random bits
 CPU_BLOCK = 1024  # users served at once beyond BLOCK_FROM users: less memory, at a price of 10 to 20 % of the speed
 BLOCK_FROM = 131072
@@ -107,6 +113,37 @@ class Slope:
     compile_s: float
     multiple: float
     target: float
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """A full factorial over gates, against the same rollouts one by one.
+
+    Attributes:
+        algorithms: A.
+        seeds: S.
+        users: U.
+        steps: T.
+        rollouts: S 2^A.
+        compile_s: seconds to trace and compile.
+        wall_s: seconds on the wall of all rollouts, after compiling.
+        target: aim for `wall_s` on two CPU cores.
+        ratio: seconds (of CPU time, or on the wall of an accelerator) a rollout over those of one by one in a warm process.
+        wall_ratio: the same on the wall.
+        ratio_target: aim for `ratio`.
+    """
+
+    algorithms: int
+    seeds: int
+    users: int
+    steps: int
+    rollouts: int
+    compile_s: float
+    wall_s: float
+    target: float
+    ratio: float
+    wall_ratio: float
+    ratio_target: float
 
 
 def machine() -> dict[str, str | int]:
@@ -285,6 +322,42 @@ def memory(steps: Sequence[int] = MEMORY_STEPS, users: int = 256) -> list[dict[s
     return rows
 
 
+def factorial(users: int = 1000, seeds: int = 8, steps: int = 50) -> Factorial:
+    """Measures the factorial of six kinds as the interaction analysis runs it, and its first seed one by one."""
+    built = eco.make(
+        {kind: registry.make(kind) for kind in FACTORIAL_KINDS}, sizes=Sizes(users=users, creators=max(users // 20, 1))
+    )
+    given = jax.device_put(eco.inputs(built, generated(built.sizes)))
+    design = interactions.plan(len(FACTORIAL_KINDS)).design
+    everyone = interactions.members(built, given.levers, jax.random.split(jax.random.key(0), seeds), design=design)
+    rows = len(design.gates)
+    layout = "vmap" if on_accelerator() else "loop"
+    start = clock()
+    made = mem.compiled(mem.evaluator(built, steps=steps, layout=layout), given, everyone, chunk=2 * rows)
+    compile_s = clock() - start
+    mem.in_chunks(made.run, given, jax.tree.map(lambda leaf: leaf[: made.chunk], everyone), chunk=made.chunk)
+    start, wall = clock(), time.perf_counter()
+    mem.in_chunks(made.run, given, everyone, chunk=made.chunk)
+    together, wall_s = clock() - start, time.perf_counter() - wall
+
+    @jax.jit
+    def one(given: eco.Inputs, gates: Array, key: Array) -> Array:
+        _, metrics, _ = rollout(built, given.replace(gates=gates), key=key, steps=steps)
+        return objectives.evaluate(metrics, users)
+
+    some = [(gates, everyone.keys[0]) for gates in design.gates]
+    np.asarray(one(given, *some[0]))
+    start, wall = clock(), time.perf_counter()
+    for gates, key in some:
+        np.asarray(one(given, gates, key))
+    alone, wall_alone = (clock() - start) / rows, (time.perf_counter() - wall) / rows
+    count = seeds * rows
+    return Factorial(
+        len(FACTORIAL_KINDS), seeds, users, steps, count, compile_s, wall_s, FACTORIAL_TARGET,
+        together / count / alone, wall_s / count / wall_alone, FACTORIAL_RATIO,
+    )  # fmt: skip
+
+
 # ---- printing
 # ------------------------------------------------------------------------------------------------------------
 
@@ -345,6 +418,23 @@ def slope_table(slopes: Sequence[Slope]) -> str:
     return table(["case", "users", "block", "steps", "of forward", "target", "compile s", "target"], rows)
 
 
+def factorial_table(each: Factorial) -> str:
+    """A factorial as text."""
+    row = [
+        f"2^{each.algorithms} factorial x {each.seeds} seeds",
+        f"{each.users:,}",
+        str(each.steps),
+        f"{each.wall_s:.0f}",
+        f"<= {each.target:.0f}",
+        f"{each.ratio:.2f}x",
+        f"{each.wall_ratio:.2f}x",
+        f"<= {each.ratio_target:g}x",
+        f"{each.compile_s:.1f}",
+    ]
+    head = ["case", "users", "steps", "wall s", "target", "of one by one", "on the wall", "target", "compile s"]
+    return table(head, [row])
+
+
 def memory_table(rows: Sequence[dict[str, Any]]) -> str:
     """Memory of the backward pass as text."""
     steps = sorted({row["steps"] for row in rows})
@@ -359,7 +449,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, nargs="+", default=None, help="numbers of users (1000 10000 100000)")
     parser.add_argument("--block", type=int, nargs="+", default=None, help="users served at once; 0 is all")
-    parser.add_argument("--cases", nargs="+", choices=["a", "b", "c", "d", "memory"], default=None, help="a part only")
+    parser.add_argument(
+        "--cases", nargs="+", choices=["a", "b", "c", "d", "e", "memory"], default=None, help="a part only"
+    )
     parser.add_argument("--steps", type=int, default=50, help="steps of one call")
     parser.add_argument("--repeats", type=int, default=5, help="calls, of which the fastest counts")
     parser.add_argument("--quick", action="store_true", help="1,000 users and no memory table")
@@ -367,9 +459,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     # Times of compilation are those of a first run.
     jax.config.update("jax_enable_compilation_cache", False)
+    use_all_cores()  # the factorial is spread over them; everything else runs on the first
 
     users = options.users or ([1000] if options.quick else [1000, 10_000, 100_000])
-    parts = options.cases or (["a", "b", "c", "d"] if options.quick else ["a", "b", "c", "d", "memory"])
+    parts = options.cases or (["a", "b", "c", "d"] if options.quick else ["a", "b", "c", "d", "e", "memory"])
     facts = machine()
     for name, value in facts.items():
         print(f"{name:10s} {value}")
@@ -393,6 +486,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         print(speed_table(speeds), "\n")
     if slopes:
         print(slope_table(slopes), "\n")
+    crossed = factorial() if "e" in parts else None
+    if crossed is not None:
+        print(factorial_table(crossed), "\n")
     kept = memory() if "memory" in parts else []
     if kept:
         print(memory_table(kept), "\n")
@@ -403,6 +499,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "peers": PEERS,
         "speeds": [asdict(each) for each in speeds],
         "gradients": [asdict(each) for each in slopes],
+        "factorial": None if crossed is None else asdict(crossed),
         "memory": kept,
     }
     if options.json is not None:

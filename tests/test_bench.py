@@ -67,3 +67,11 @@ def test_gradient_and_memory(bench):
     assert {row["kept"] for row in rows} == {"default", "a state a step", "everything"}
     assert "T = 2" in bench.memory_table(rows)
     assert "meta-gradient" in bench.slope_table([slope])
+
+
+@pytest.mark.slow
+def test_factorial(bench, monkeypatch):
+    monkeypatch.setattr(bench, "FACTORIAL_KINDS", ("popularity", "demotion"))
+    crossed = bench.factorial(users=60, seeds=2, steps=2)
+    assert crossed.rollouts == 8 and crossed.wall_s > 0 and crossed.ratio > 0
+    assert "2^2 factorial x 2 seeds" in bench.factorial_table(crossed)

@@ -137,6 +137,30 @@ def coordinates(ecosystem: eco.Ecosystem, axis: Axis, values: Sequence[float] | 
     return given.astype(np.float32)
 
 
+def shown(ecosystem: eco.Ecosystem, axis: Axis, coordinates: np.ndarray) -> np.ndarray:
+    """Values of traced coordinates, inverse of `coordinates`; not finite ones stay."""
+    match parts(ecosystem, axis):
+        case "levers", name, lever if not axis.unconstrained:
+            bound = ecosystem.algorithms[ecosystem.names.index(name)].bounds[lever]
+            table = np.asarray(coordinates, np.float64)
+            known = np.isfinite(table)
+            return np.where(known, np.asarray(bound.forward(jnp.asarray(np.where(known, table, 0.0)))), table)
+        case _:
+            return np.asarray(coordinates, np.float64)
+
+
+def present(ecosystem: eco.Ecosystem, inputs: eco.Inputs, axis: Axis) -> Array:
+    """Coordinate at which an axis stands in some inputs, a scalar; the first entry of a lever that is an array."""
+    match parts(ecosystem, axis):
+        case "levers", name, lever:
+            return jnp.ravel(inputs.levers[name][lever])[0]
+        case "world", parameter:
+            return getattr(inputs.parameters, parameter)
+        case _, name:
+            return inputs.gates[ecosystem.names.index(name)]
+    raise AssertionError("every place is matched above")
+
+
 def moved(ecosystem: eco.Ecosystem, inputs: eco.Inputs, *, axis: Axis, coordinate: Array) -> eco.Inputs:
     """Inputs with one axis set to a coordinate (a traced scalar)."""
     match parts(ecosystem, axis):

@@ -225,6 +225,7 @@ def tipping_point(
     lever: str,
     *,
     values: np.ndarray,
+    objectives: Sequence[str],
     flagged: np.ndarray,
     gap: Estimate,
     folds: Sequence[tuple[str, int, float, float]],
@@ -234,29 +235,33 @@ def tipping_point(
     Args:
         lever: what was scanned.
         values: [G] its values.
-        flagged: [G, J] hysteresis.
-        gap: [G, J] up less down.
-        folds: branch, objective, and the bracket of each fold.
+        objectives: names of the K objectives that were scanned.
+        flagged: [G, K] hysteresis.
+        gap: [G, K] up less down.
+        folds: branch, number of the objective, and the bracket of each fold (NaN where it was not left).
     """
     span = f"between {values[0]:g} and {values[-1]:g}"
-    if not flagged.any():
-        k = int(np.argmax(np.abs(gap.mean).max(axis=0) / np.maximum(np.abs(gap.mean).max(), 1e-12)))
-        at = (int(np.argmax(np.abs(gap.mean[:, k]))), k)
-        sentence = (
-            f"Scanning {lever} {span}, up and down again, showed no hysteresis on any objective: the platform goes back to "
-            "where it was."
-        )
-        return Finding("emergence", sentence, NAMES[k], *(float(x[at]) for x in (gap.mean, gap.low, gap.high)))
-    share = np.where(flagged, np.abs(gap.mean), 0.0) / np.maximum(np.abs(gap.mean).max(axis=0), 1e-12)
+    size = np.where(flagged, np.abs(gap.mean), 0.0) if flagged.any() else np.abs(gap.mean)
+    share = size / np.maximum(np.abs(gap.mean).max(axis=0), 1e-12)
     g, k = (int(x) for x in np.unravel_index(int(np.argmax(share)), share.shape))
-    told = [f"on the way {branch} between {low:.3g} and {high:.3g}" for branch, at, low, high in folds if at == k]
-    sentence = (
-        f"Scanning {lever} {span}, {OBJECTIVES[NAMES[k]].label} depends on the way it came: at {values[g]:.3g} it differs by "
-        f"{float(gap.mean[g, k]):+.3g} between the way up and the way down"
-        + (f"; it tips {' and '.join(told)}" if told else "")
-        + "."
-    )
-    return Finding("emergence", sentence, NAMES[k], *(float(x[g, k]) for x in (gap.mean, gap.low, gap.high)))
+    if not flagged.any():
+        sentence = (
+            f"Scanning {lever} {span}, up and down again, showed no hysteresis on any of {len(objectives)} objectives: the "
+            "platform goes back to where it was."
+        )
+    else:
+        told = [
+            f"on the way {branch} between {low:.3g} and {high:.3g}"
+            for branch, at, low, high in folds
+            if at == k and np.isfinite(low + high)
+        ]
+        sentence = (
+            f"Scanning {lever} {span}, {OBJECTIVES[objectives[k]].label} depends on the way it came: at {values[g]:.3g} it "
+            f"differs by {float(gap.mean[g, k]):+.3g} between the way up and the way down"
+            + (f"; it tips {' and '.join(told)}" if told else "")
+            + "."
+        )
+    return Finding("emergence", sentence, objectives[k], *(float(x[g, k]) for x in (gap.mean, gap.low, gap.high)))
 
 
 def training(

@@ -87,11 +87,11 @@ def growth(
     """Growth of tangents along a run; the caller jits it.
 
     The noise of the run is the same with and without the disturbance: exponents are those of the noise-driven flow. Integer
-    and bool leaves carry no tangent. The exponent is that of whatever forgets most slowly, and that is often a memory with a
-    constant of its own: a counter or a flat direction of a learner (0), creators (the log of 1 - `creator_anchor`), the platform's
-    ledgers (the log of `reach_memory`). `kept` restricts tangents to the loop that could tip, such as users' activity and items, while
-    everything slower follows the run: the fast subsystem of Kuehn 2011. `own_growth` shows which blocks have to go;
-    `vectors` above 1 shows the exponents behind the first.
+    and bool leaves carry no tangent. The exponent is that of whatever forgets most slowly, and that is often a memory with
+    a constant of its own: a counter or a flat direction of a learner (0), creators (the log of 1 - `creator_anchor`), the
+    platform's ledgers (the log of `reach_memory`). `kept` restricts tangents to the loop that could tip, such as users'
+    activity and items, while everything slower follows the run: the fast subsystem of Kuehn 2011. `own_growth` shows which
+    blocks have to go; `vectors` above 1 shows the exponents behind the first.
 
     Args:
         advance: one differentiable step, `(state, lever, key) -> (state, record)`.

@@ -132,6 +132,7 @@ def _closed(
 ) -> dict[str, Any]:
     """Carries out the stages in a claimed folder and writes summary and report."""
     config, path = job.config, place.path
+    sensitivities.check(job)
     emergence.check(job)
     trainer = _trainer(job)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, optimise.start(trainer))

@@ -32,6 +32,7 @@ from mamba.runs.sections.shared import (
     read,
     scale_words,
     spoken,
+    told,
     typeset,
     value_of,
 )
@@ -39,11 +40,8 @@ from mamba.runs.sections.training import training_section
 
 PAGE, SCRIPT = "index.html", "plotly.min.js"
 
+CARDS = 3  # pairs told at the top; all are told in their section
 KINDS_OF_FINDING = {"interaction": "Interaction", "side_effect": "Side effect", "training": "Training"}
-_ARRAYS = (
-    *("names", "objectives", "values", "spread", "variance_ratio", "confirmed"),
-    *(f"{effect}_{part}" for effect in ("main", "pair", "switch_off") for part in ("mean", "low", "high", "p")),
-)
 
 
 def write_report(run_dir: Path) -> Path:
@@ -62,8 +60,6 @@ def write_report(run_dir: Path) -> Path:
     training = [row for row in run.metrics if row.get("stage") == "training"]
     if not (run.summary or run.interactions or training):
         raise UserError(f"{run.path}: nothing to report yet; run it, or wait until its first stage is done")
-    if run.interactions is not None and (missing := [name for name in _ARRAYS if name not in run.interactions]):
-        raise UserError(f"{run.path / folder.INTERACTIONS}: lacks {', '.join(missing)}; remove it and run again")
     source = folder.read_text(run.path / folder.CONFIG)
     target = run.path / folder.REPORT / PAGE
     script, content = target.with_name(SCRIPT), figures.plotly_js()
@@ -143,11 +139,12 @@ def _top(view: View) -> Html:
     if steps:
         people = f" of {count(users, 'user')}" if is_number(users) else ""
         what.append(f"Every rollout follows {count(steps, 'hour')}{people}. ")
-    if view.arrays is not None:
-        each, platforms = view.arrays["values"].shape[:2]
+    if view.analysed is not None:
+        each, platforms = view.analysed.analysis.values.shape[:2]
+        full = view.analysed.analysis.plan.kind == "full"
         what.append(
-            f"{each} seeds of all {platforms} on/off combinations measured who interacts with whom "
-            f"({each * platforms:,} rollouts)"
+            f"{each} seeds of {f'all {platforms}' if full else f'{platforms} chosen'} on/off combinations measured who "
+            f"interacts with whom ({each * platforms:,} rollouts)"
         )
         what.append("; " if view.training else ". ")
     if view.training:
@@ -217,11 +214,12 @@ def _purpose(kind: str) -> str:
 
 
 def _findings(view: View) -> Html:
-    found = view.summary.get("findings") or []
-    if not view.summary:
+    found = told(view)
+    if not view.summary and not found:
         return tag("p", "Headline findings are written when the run ends.", class_="note")
+    pairs = [each for each in found if each.get("kind") == "interaction"]
     cards = []
-    for each in found[:3]:
+    for each in [*pairs[:CARDS], *[each for each in found if each.get("kind") != "interaction"]]:
         kind = str(each.get("kind", "finding"))
         of = view.objectives.get(str(each.get("objective")))
         size = None
@@ -229,7 +227,8 @@ def _findings(view: View) -> Html:
             mean, low, high = (value_of(each, end) for end in ("mean", "low", "high"))
             size = tag(
                 "p",
-                f"{of.label}: {number(mean, signed=True)} ({view.ci} {between(low, high)}), {scale_words(of.unit)}",
+                f"{'Interaction on ' if kind == 'interaction' else ''}{of.label}: {number(mean, signed=True)} "
+                f"({view.ci} {between(low, high)}), {scale_words(of.unit)}",
                 class_="small",
             )
         cards.append(
@@ -242,8 +241,12 @@ def _findings(view: View) -> Html:
             )
         )
     parts: list[Any] = [tag("div", *cards, class_="cards")] if cards else []
-    if view.arrays is not None and not any(each.get("kind") == "interaction" for each in found):
+    if view.analysed is not None and not pairs:
         parts.append(tag("p", "No pair of algorithms passed the test for an interaction."))
+    if len(pairs) > CARDS:
+        more = count(len(pairs) - CARDS, "more confirmed pair")
+        link = tag("a", "Who interacts with whom", href="#interactions")
+        parts.append(tag("p", f"{more} under ", link, ".", class_="note"))
     if not parts:
         parts.append(tag("p", "Nothing passed its test."))
     return join(parts)
@@ -321,7 +324,7 @@ def _limits(view: View) -> Html:
         "interval covers them.",
         "The horizon: effects slower than a rollout are not seen.",
     ]
-    if view.arrays is not None:
+    if view.analysed is not None:
         said.append(
             "The levers of the interaction analysis: it was made at the default levers; other settings may "
             "interact otherwise."

@@ -35,11 +35,23 @@ def digest(job: Job) -> str:
     return config_digest(job.config, without=_INDIFFERENT)
 
 
+def check(job: Job) -> None:
+    """Refuses own metrics that do not exist.
+
+    Raises:
+        UserError: one line that names the setting.
+    """
+    try:
+        externalities.own_metrics(job.ecosystem, job.config.sensitivities.own)
+    except ValueError as error:
+        raise UserError(f"sensitivities.{error}") from error
+
+
 def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> dict[str, np.ndarray] | None:
     """Results, from the folder where they are there; None after a stop.
 
     Raises:
-        UserError: `own` names what does not exist, or the file is damaged.
+        UserError: the file is damaged.
     """
     target = path / FILE
     if target.exists():
@@ -48,10 +60,7 @@ def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> 
             return arrays
     config, ecosystem = job.config.sensitivities, job.ecosystem
     interval = job.config.interactions.confidence
-    try:
-        own = externalities.own_metrics(ecosystem, config.own)
-    except ValueError as error:
-        raise UserError(f"sensitivities.{error}") from error
+    own = externalities.own_metrics(ecosystem, config.own)
     owner = jacobian.lever_owner(ecosystem, job.inputs.levers)
     key = stream(job.key, STAGE)
     steps = job.config.steps

@@ -59,6 +59,21 @@ def test_a_diagram_needs_seeds():
 # ---- platforms
 
 
+def test_coordinates_and_values_are_inverse_and_the_present_is_found():
+    ecosystem, given = helpers.everything(), helpers.inputs()
+    for place, values in (
+        ("levers/notification/strength", [0.1, 0.25, 0.4]),
+        ("world/scroll", [0.5, 0.7]),
+        ("gates/popularity", [0.0, 1.0]),
+    ):
+        axis = axes.Axis(place)
+        there = axes.coordinates(ecosystem, axis, values)
+        np.testing.assert_allclose(axes.shown(ecosystem, axis, there), values, rtol=1e-5)
+        moved = axes.moved(ecosystem, given, axis=axis, coordinate=jnp.float32(there[0]))
+        assert float(axes.present(ecosystem, moved, axis)) == there[0]
+    assert np.isnan(axes.shown(ecosystem, axes.Axis("levers/notification/strength"), np.array([np.nan]))[0])
+
+
 def test_axes_name_their_place_and_range():
     ecosystem = helpers.everything()
     found = axes.coordinates(ecosystem, axes.Axis("levers/notification/strength"), [0.1, 0.25])

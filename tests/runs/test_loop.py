@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mamba import members as members_of
 from mamba.algorithms.base import Algorithm, between, positive
 from mamba.meta import estimators
 from mamba.objectives import NAMES
+from mamba.runs import analysis, loop
 from mamba.runs import folder as folders
-from mamba.runs import loop
 from mamba.runs.config import config_digest, dump_yaml, load_config
 from mamba.runs.errors import UserError
 from mamba.runs.folder import load_run
@@ -82,6 +83,7 @@ def test_a_run_leaves_what_it_promises(finished):
     chex.assert_tree_all_finite(run.interactions["values"])
     page = (finished / "report" / "index.html").read_text(encoding="utf-8")
     assert "toxic exposure" in page
+    assert run.summary["stages"] == ["evaluation", "interactions", "training"]
     assert (
         run.summary["provenance"]["command"].startswith("mamba-eco run")
         or "mamba" in run.summary["provenance"]["command"]
@@ -222,7 +224,8 @@ def _config(*overrides: str):
 def _kept(path: Path, *overrides: str):
     config = _config(*overrides)
     names = tuple(each.name for each in config.algorithms)
-    return loop._kept_values(SimpleNamespace(config=config, ecosystem=SimpleNamespace(names=names)), path)
+    found = analysis.kept(SimpleNamespace(config=config, ecosystem=SimpleNamespace(names=names)), path)
+    return None if found is None else found.values
 
 
 @pytest.fixture
@@ -254,7 +257,7 @@ def test_a_change_that_was_killed_is_carried_out_by_the_same_command(copied, cac
     assert not np.array_equal(before.interactions["values"], after.interactions["values"])
     (row,) = [row for row in after.metrics if row["stage"] == "interactions"]
     at = NAMES.index("polarisation")
-    assert row["interactions/polarisation/home"] == after.interactions["main_mean"][0, at]
+    assert row["interactions/polarisation/home"] == after.interactions["switch_off_mean"][0, at]
     (old,) = [row for row in before.metrics if row["stage"] == "interactions"]
     assert row != old
 
@@ -319,11 +322,98 @@ def test_a_change_that_cannot_be_made_leaves_the_folder_as_it_was(copied):
         assert _contents(copied) == before
 
 
-def test_every_stage_sends_chunks_of_the_configured_size(monkeypatch):
-    sent = []
-    monkeypatch.setattr(loop.mem, "in_chunks", lambda *given, chunk, done: sent.append(chunk))
-    loop.prepare(_config("--chunk=5")).evaluate(None)
-    assert sent == [5]
+def test_every_stage_sends_chunks_of_the_configured_size(monkeypatch, capsys):
+    asked = []
+
+    def compiled(evaluate, inputs, members, *, chunk, limit):
+        asked.append((chunk, limit > 2**20))
+        return members_of.Compiled(None, chunk, 3 * 2**20)
+
+    values = np.zeros((1, 5, len(NAMES)))
+    monkeypatch.setattr(members_of, "compiled", compiled)
+    monkeypatch.setattr(members_of, "in_chunks", lambda *given, chunk, done: asked.append(chunk) or values)
+    job = loop.prepare(_config("--chunk=5"))
+    assert job.evaluate(None).shape == (1, len(NAMES)) and job.measure(None).shape == values.shape
+    assert asked == [(5, True), 5, 5]  # without a warm-up one program serves both
+    assert "rollouts go in chunks of 5; predicted memory 3 MiB" in capsys.readouterr().err
+
+
+def _analyse(folder: Path, cache: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = _command(folder, *overrides)
+    command[command.index("run")] = "analyse"
+    return subprocess.run(command, env=_environment(cache), capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+LIGHT = ["--sensitivities.seeds=0"]  # derivatives take minutes to compile: see the slow test
+SCAN = ["--emergence.lever=gates/home", "--emergence.points=3", "--emergence.hold=4", "--emergence.seeds=3"]
+
+
+def test_analysing_a_trained_run_adds_to_it_and_takes_nothing_away(finished, cache, tmp_path):
+    copied = Path(shutil.copytree(finished, tmp_path / "copied"))
+    overrides = [*LIGHT, *SCAN, "--allow-config-change"]
+    result = _analyse(copied, cache, *overrides)
+    assert result.returncode == 0, result.stderr
+    assert "Scanning gates/home between 0 and 1" in result.stderr
+    before, after = load_run(finished), load_run(copied)
+    assert after.summary["stages"] == ["emergence", "interactions"]  # what was trained was another configuration
+    np.testing.assert_array_equal(before.interactions["values"], after.interactions["values"])
+    again = _analyse(copied, cache, *overrides)
+    assert "finished; nothing to do" in again.stderr
+    result = _run(copied, cache, *overrides)  # and now train it
+    assert result.returncode == 0, result.stderr
+    both = load_run(copied)
+    assert both.summary["stages"] == ["emergence", "evaluation", "interactions", "training"]
+    assert [row for row in both.metrics if row["stage"] == "evaluation"] == [
+        row for row in before.metrics if row["stage"] == "evaluation"
+    ]
+    kinds = {each["kind"] for each in both.summary["findings"]}
+    assert {"training", "emergence"} <= kinds
+    assert "nothing to do" in _analyse(copied, cache, *overrides).stderr
+    assert "nothing to do" in _run(copied, cache, *overrides).stderr
+
+
+@pytest.mark.slow
+def test_analysis_from_end_to_end(cache, tmp_path):
+    folder = tmp_path / "analysed"
+    overrides = [
+        *SCAN, "--emergence.across=world/scroll", "--emergence.across_low=0.5", "--emergence.across_high=0.9",
+        "--interactions.warm_up=3", "--sensitivities.own={downrank: toxic_exposure_per_user}", "--sensitivities.steps=2",
+        "--sensitivities.rounds=1", "--sensitivities.game_seeds=2",
+    ]  # fmt: skip
+    result = _analyse(folder, cache, *overrides)
+    assert result.returncode == 0, result.stderr
+    arrays = folders.read_arrays(folder / "sensitivities.npz")
+    for name in ("jacobian", "externality_objective_mean", "hessian", "gap_mean", "price_mean", "conflict_mean"):
+        assert name in arrays, name
+    np.testing.assert_allclose(
+        arrays["jacobian"] - arrays["jacobian_direct"] + arrays["jacobian_direct"], arrays["jacobian"]
+    )
+    emerged = folders.read_arrays(folder / "emergence.npz")
+    assert emerged["phase_mean"].shape == (3, 3, len(NAMES)) and emerged["rates"].shape == (4, 3)
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Who interacts with whom" in page
+    (folder / "summary.json").unlink()
+    before = {name: (folder / name).read_bytes() for name in ("sensitivities.npz", "emergence.npz", "interactions.npz")}
+    assert _analyse(folder, cache, *overrides).returncode == 0  # what is there is not computed again
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--emergence.lever=gates/hom"], "algorithm 'hom' is unknown; did you mean 'home'?"),
+        (["--emergence.lever=gates/home", "--emergence.low=2"], "goes nowhere"),
+        (["--emergence.lever=levers/takedown/threshold"], "outside its range"),
+        (["--emergence.across=gates/home"], "needs emergence.lever"),
+        (["--sensitivities.own={nobody: wellbeing}"], "no algorithm is called 'nobody'"),
+    ],
+)
+def test_analyses_of_what_does_not_exist_are_one_clear_line(cache, tmp_path, overrides, words):
+    result = _analyse(tmp_path / "bad", cache, *overrides)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("mamba-eco:")]
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert len(lines) == 1 and words in lines[0]
+    assert not (tmp_path / "bad" / "config.yaml").exists()
 
 
 def test_levers_that_are_arrays_have_a_name_for_each_entry():

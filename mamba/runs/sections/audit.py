@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mamba.runs import figures, folder
+from mamba.runs import folder
 from mamba.runs.markup import MISSING, Column, Html, count, join, number, series, table, tag
+from mamba.runs.pictures import training as pictures
 from mamba.runs.sections.shared import Figures, View, value_of
 from mamba.runs.sections.training import levers_of
 
@@ -85,7 +86,7 @@ def audit_section(view: View, drawn: Figures) -> Html:
         tag(
             "div",
             drawn.add(
-                [figures.audit(last)],
+                [pictures.audit(last)],
                 title=f"Last audit, meta-step {steps[-1]}",
                 about="Dot plot of pathwise and sampled derivatives of the last audit, lever by lever.",
                 caption=(
@@ -93,7 +94,7 @@ def audit_section(view: View, drawn: Figures) -> Html:
                 ),
             ),
             drawn.add(
-                [figures.weights(names, steps, weight)],
+                [pictures.weights(names, steps, weight)],
                 title="Weight of the pathwise part",
                 about="Heat map of the weight of the pathwise gradient, lever by audit.",
                 caption="In the gradient that was used: 1 trusts the relaxation, 0 trusts the audit.",
@@ -110,9 +111,9 @@ def audit_section(view: View, drawn: Figures) -> Html:
             "div",
             drawn.add(
                 [
-                    figures.curves(
+                    pictures.curves(
                         [
-                            figures.Curve(
+                            pictures.Curve(
                                 "cosine", where, cosines, marked=folder.column(view.training, "meta/audited") == 1
                             )
                         ],
@@ -151,16 +152,16 @@ def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(known)) if len(known) else math.nan
 
 
-def _audited(row: Mapping[str, Any], name: str) -> figures.Audited:
+def _audited(row: Mapping[str, Any], name: str) -> pictures.Audited:
     pathwise, sampled, error = (value_of(row, f"audit/{name}/{part}") for part in ("pathwise", "sampled", "error"))
-    return figures.Audited(name, pathwise, sampled, error, abs(pathwise - sampled) > 2 * error)  # NaN is never apart
+    return pictures.Audited(name, pathwise, sampled, error, abs(pathwise - sampled) > 2 * error)  # NaN is never apart
 
 
-def _resolved(each: figures.Audited) -> bool:
+def _resolved(each: pictures.Audited) -> bool:
     return abs(each.sampled) > 2 * each.error
 
 
-def _reading_of(each: figures.Audited) -> Html:
+def _reading_of(each: pictures.Audited) -> Html:
     if not all(math.isfinite(value) for value in (each.pathwise, each.sampled, each.error)):
         return tag("span", "not finite", class_="worse")
     if not _resolved(each):
@@ -174,7 +175,7 @@ def _reading_of(each: figures.Audited) -> Html:
     )
 
 
-def _audit_verdict(step: int, last: Sequence[figures.Audited], row: Mapping[str, Any]) -> Html:
+def _audit_verdict(step: int, last: Sequence[pictures.Audited], row: Mapping[str, Any]) -> Html:
     """What the last audit says, and where it cannot say it."""
     apart = [each.name for each in last if each.apart]
     noisy = [each.name for each in last if not _resolved(each)]

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mamba.runs import figures
 from mamba.runs.markup import Column, Html, between, count, escape, join, number, percent, series, table, tag
+from mamba.runs.pictures import before_after as pictures
 from mamba.runs.sections.shared import (
+    NO_ZERO,
     NOTHING,
     Figures,
     Objective,
@@ -21,9 +22,6 @@ from mamba.runs.sections.shared import (
     value_of,
     verdict_of,
 )
-
-# Levels around a set-point: a per cent of them has no natural zero.
-NO_ZERO = ("wellbeing",)
 
 
 class _Change(NamedTuple):
@@ -59,7 +57,7 @@ def change_section(view: View, drawn: Figures) -> Html:
         (
             heading,
             [
-                figures.Change(
+                pictures.Change(
                     name=each.of.label + "".join(f" [{word}]" for word in marks(view, each.of.name)),
                     mean=each.share[0],
                     low=each.share[1],
@@ -107,7 +105,7 @@ def change_section(view: View, drawn: Figures) -> Html:
     if lines:
         parts.append(
             drawn.add(
-                [figures.changes(lines)],
+                [pictures.changes(lines)],
                 about="Dot plot of the relative change of every objective with its confidence interval; the table that "
                 "follows holds the same numbers.",
                 caption=(

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
-from numpy.typing import NDArray
-
-from mamba.objectives import MODERATION, OBJECTIVES
+from mamba.objectives import MODERATION, NAMES, OBJECTIVES
 from mamba.runs import figures, folder
-from mamba.runs.markup import Html, between, join, tag
+from mamba.runs.markup import MISSING, Html, between, join, number, percent, tag
+from mamba.runs.sections.analysed import Analysed, analysed, sentences
 
 # Objectives under the question they answer; the same harm per user and per impression stand side by side.
 GROUPS = {
@@ -29,7 +28,10 @@ GROUPS = {
     "Moderation": MODERATION,
 }
 OTHER = "Other objectives"
+KEY = ("engagement_per_user", "retention", "toxic_exposure_per_user", "misinformation_exposure_per_user", "wellbeing")
+LEVEL = 1e-6  # levels below this are nothing to be relative to
 NOTHING = 1e-9  # levels and spreads below this are 0
+NO_ZERO = ("wellbeing",)  # levels around a set-point: a per cent of them has no natural zero
 
 
 class Objective(NamedTuple):
@@ -56,7 +58,7 @@ class View(NamedTuple):
     name: str
     summary: Mapping[str, Any]
     training: Sequence[Mapping[str, Any]]
-    arrays: Mapping[str, NDArray[Any]] | None
+    analysed: Analysed | None
     objectives: Mapping[str, Objective]
     algorithms: Mapping[str, str]
     minimise: Mapping[str, float]
@@ -90,7 +92,7 @@ def read(run: folder.Run, training: Sequence[Mapping[str, Any]]) -> View:
         name=str(summary.get("name") or config.get("name") or run.path.name),
         summary=summary,
         training=training,
-        arrays=run.interactions,
+        analysed=analysed(run),
         objectives={name: _objective(name, told.get(name) or {}) for name in order},
         algorithms=algorithms or {str(name): str(kind) for name, kind in (summary.get("algorithms") or {}).items()},
         minimise={k: w for k, w in (summary.get("minimise") or meta.get("minimise") or {}).items() if w},
@@ -158,6 +160,36 @@ def interval_words(low: float, high: float, *, in_percent: bool = False, signed:
     if not (math.isfinite(low) and math.isfinite(high)):
         return Html("")
     return tag("span", f"({between(low, high, in_percent=in_percent, signed=signed)})", class_="interval")
+
+
+def told(view: View) -> list[Mapping[str, Any]]:
+    """Findings of the run; before it ends, those of its interaction analysis."""
+    if view.summary:
+        return list(view.summary.get("findings") or [])
+    return [] if view.analysed is None else [finding._asdict() for finding in sentences(view.analysed)]
+
+
+def in_percent_of(of: Analysed, objective: Objective) -> float:
+    """What turns a change into per cent of the level with everything on; NaN where that has no zero or is 0."""
+    level = float(of.level[NAMES.index(objective.name)])
+    relative = objective.name not in NO_ZERO and math.isfinite(level) and abs(level) > LEVEL
+    return 100.0 / abs(level) if relative else math.nan
+
+
+def change_words(of: Analysed, objective: Objective, mean: float) -> str:
+    """A change in % of the level with everything on, or in units where there is no such level."""
+    if not math.isfinite(mean):
+        return MISSING
+    scale = in_percent_of(of, objective)
+    return percent(mean * scale) if math.isfinite(scale) else number(mean, signed=True)
+
+
+def change_interval(of: Analysed, objective: Objective, low: float, high: float) -> Html:
+    """The interval of a change, in brackets, in what `change_words` says."""
+    scale = in_percent_of(of, objective)
+    if math.isfinite(scale):
+        return interval_words(low * scale, high * scale, in_percent=True)
+    return interval_words(low, high)
 
 
 def badges(view: View, name: str) -> Html:

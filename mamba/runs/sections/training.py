@@ -10,6 +10,7 @@ import numpy as np
 
 from mamba.runs import figures, folder
 from mamba.runs.markup import Column, Html, count, join, number, table, tag
+from mamba.runs.pictures import training as pictures
 from mamba.runs.sections.shared import Figures, Objective, View, grouped, is_number, label_of, marks, value_of
 
 
@@ -53,7 +54,7 @@ def training_section(view: View, drawn: Figures) -> Html:
                         name="curves-shown",
                     ),
                     drawn.add(
-                        [figures.curves(curves, y="change in %", suffix=" %") for _, curves in lines],
+                        [pictures.curves(curves, y="change in %", suffix=" %") for _, curves in lines],
                         about=words[0],
                         caption=f"Objectives relative to the default levers.{thinned}",
                     ),
@@ -63,13 +64,13 @@ def training_section(view: View, drawn: Figures) -> Html:
             else Html("")
         )
         broken_by = [
-            figures.Curve(f"{label_of(view, name)} (keep {100 * float(share):g} %)", steps, values)
+            pictures.Curve(f"{label_of(view, name)} (keep {100 * float(share):g} %)", steps, values)
             for name, share in view.keep.items()
             if np.isfinite(values := folder.column(rows, f"constraint/{name}")).any()
         ]
         right = (
             drawn.add(
-                [figures.curves(broken_by, y="violation, in units of slack")],
+                [pictures.curves(broken_by, y="violation, in units of slack")],
                 title="Constraint violation" + (f": {broken_by[0].name}" if len(broken_by) == 1 else ""),
                 about="Curves of the constraint violations over meta-steps.",
                 caption=(
@@ -89,7 +90,7 @@ def training_section(view: View, drawn: Figures) -> Html:
     return join(parts)
 
 
-def _relative(view: View, some: Sequence[Objective]) -> list[figures.Curve]:
+def _relative(view: View, some: Sequence[Objective]) -> list[pictures.Curve]:
     """Objectives over meta-steps in % of the baseline of the same meta-step; those without a number are left out."""
     steps, found = folder.column(view.training, "meta_step"), []
     for of in some:
@@ -98,7 +99,7 @@ def _relative(view: View, some: Sequence[Objective]) -> list[figures.Curve]:
             relative = np.where(np.abs(baseline) > 1e-6, 100 * (values - baseline) / np.abs(baseline), np.nan)
         if np.isfinite(relative).any():
             name = of.label + "".join(f" [{word}]" for word in marks(view, of.name))
-            found.append(figures.Curve(name, steps, relative))
+            found.append(pictures.Curve(name, steps, relative))
     return found
 
 
@@ -157,7 +158,7 @@ def _lever_plots(view: View, levers: Sequence[Lever], drawn: Figures) -> Html:
             x, y = np.concatenate([[0.0], x]), np.concatenate([[each.before], y])
         about = f"Lever {each.name} over meta-steps, from {number(float(y[0]))} to {number(float(y[-1]))} {each.unit}."
         title = join([each.name, " ", tag("span", each.unit, class_="unit")])
-        plots.append(drawn.add([figures.lever(each.unit, x, y, each.before)], about=about, title=title, buttons=False))
+        plots.append(drawn.add([pictures.lever(each.unit, x, y, each.before)], about=about, title=title, buttons=False))
     if not plots:
         return Html("")
     dotted = " Dotted: the default." if any(math.isfinite(each.before) for each in levers) else ""

@@ -1,0 +1,1 @@
+"""Pictures of the report, built of what `figures` gives out."""
