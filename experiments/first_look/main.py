@@ -12,6 +12,7 @@ import numpy as np
 
 from mamba.cli import use_all_cores, use_compilation_cache
 from mamba.interactions.factorial import analyse
+from mamba.interactions.settings import InteractionsConfig
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs.config import load_config
 from mamba.runs.folder import load_run
@@ -50,7 +51,8 @@ def tables(path: Path) -> str:
             f"{change['mean']:+.3g} [{change['low']:+.3g}, {change['high']:+.3g}] | {relative} |"
         )
     names = [str(name) for name in arrays["names"]]
-    analysis = analyse(names, arrays["values"], confidence=summary["confidence"])
+    asked = InteractionsConfig(confidence=summary["confidence"], background="average")
+    analysis = analyse(names, arrays["values"], config=asked)
     pairs = len(names) * (len(names) - 1) // 2
     confirmed = int(analysis.confirmed.sum()) // 2
     lines += ["", "### Interactions", ""]

@@ -101,7 +101,7 @@ def pairs(
             a, b = analysis.names[i], analysis.names[j]
             sentence = (
                 f"Turning on {a} while {b} runs changes {OBJECTIVES[name].label} by {sized(given, (i, j, k))}, and by "
-                f"{sized(alone, (i, j, k))} without {b} ({others}): {verdicts.words(analysis.verdicts.codes[i, j, k])}."
+                f"{sized(alone, (i, j, k))} without {b} ({others}). {_clause(analysis.verdicts.codes[i, j, k])}."
             )
             sentence += _relearned(analysis, (i, j, k), learning, config)
             clicks = NAMES.index("engagement_per_user")
@@ -115,13 +115,19 @@ def pairs(
     return [finding for _, finding in sorted(found, key=lambda each: -each[0])]
 
 
+def _clause(code: np.int8) -> str:
+    """A verdict as a clause of its own."""
+    words = verdicts.words(code)
+    return words[0].upper() + words[1:] if words.startswith("the ") else f"They {words}"
+
+
 def _relearned(
     analysis: Analysis,
     at: tuple[int, int, int],
     learning: tuple[np.ndarray, np.ndarray] | None,
     config: InteractionsConfig,
 ) -> str:
-    """What of the effect of i is lost or added because j re-learns; empty where that was not measured."""
+    """What of the effect of i is lost or added because j re-learns; empty where that was not measured or not resolved."""
     if learning is None:
         return ""
     i, j, k = at
@@ -137,12 +143,13 @@ def _relearned(
             Estimate(*(np.atleast_1d(x) for x in change)), (0,), level, OBJECTIVES[NAMES[k]].unit, config.confidence
         )
         size = size.split(" of its")[0]
+        if change.mean == 0 and change.error == 0:  # it has nothing to learn
+            return ""
         if change.low >= -margin and change.high <= margin:
             return f" Whether {other} learns or is frozen makes no difference at this resolution ({size})."
         if change.low > 0 or change.high < 0:
             lost = float(change.mean) * float(frozen.mean) < 0
             return f" Of this, {size} is {'lost' if lost else 'added'} because {other} re-learns."
-        return f" What {other}'s learning adds to it is not resolved ({size})."
     return ""
 
 

@@ -22,7 +22,7 @@ def test_a_confirmed_pair_is_told_with_its_intervals_and_its_verdict():
     told = findings.pairs(_analysis(pair=-0.2, harm=-0.3, other=-0.3), config=InteractionsConfig())
     assert [each.objective for each in told] == ["toxic_exposure_per_user"]
     assert told[0].sentence.startswith("Turning on filter while ranker runs changes toxic exposure by -")
-    assert "without ranker (with all others on): reinforce each other." in told[0].sentence
+    assert "without ranker (with all others on). They reinforce each other." in told[0].sentence
     assert "Engagement changes by" in told[0].sentence
     assert told[0].low < -0.2 + 0.01 < told[0].high + 0.02
 
@@ -38,7 +38,7 @@ def test_what_is_lost_because_the_other_learns_is_told():
     analysis, asked = _analysis(pair=-0.2, harm=-0.3, other=-0.3), InteractionsConfig()
     (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), values))
     assert "is lost because ranker re-learns" in told.sentence
-    (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), np.ones_like(values)))
+    (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), 1.0 + 0.01 * (values - 1.0)))
     assert "makes no difference at this resolution" in told.sentence
     (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[0, 1]]), values))
     assert "learn" not in told.sentence  # the other order was not run
