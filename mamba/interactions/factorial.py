@@ -248,6 +248,33 @@ def analyse(
     )
 
 
+def indices(values: np.ndarray, *, confidence: float = 0.95) -> dict[str, Estimate]:
+    """Every index of a full factorial, each with paired errors: one value table, many ways to split it.
+
+    Args:
+        values: [S, 2^A, ...], rows in bit order.
+        confidence: of the intervals.
+
+    Returns:
+        `dividend` (Moebius, of every subset) [2^A, ...]; `shapley` [A, ...]; and for each of `in_context`, `average` (Banzhaf),
+        `faith_shap`, `shapley_interaction` and `shapley_taylor` the estimates `<name>_main` [A, ...] and `<name>_pair`
+        [A, A, ...].
+
+    Raises:
+        ValueError: the number of rows is not a power of two, or fewer than two seeds.
+    """
+    count = games.players(values.shape[1])
+
+    def of(weights: np.ndarray) -> Estimate:
+        return estimate(contrast(weights, values), confidence)
+
+    found = {"dividend": of(games.moebius_map(count)), "shapley": of(games.shapley(count))}
+    for name, index in {"in_context": games.in_context, "average": games.average, **INDICES}.items():
+        made = index(count)
+        found |= {f"{name}_main": of(made.main), f"{name}_pair": of(made.pair)}
+    return found
+
+
 def learning_pairs(analysis: Analysis, count: int) -> np.ndarray:
     """The strongest confirmed pairs, to be run again at the levels off, frozen and learning.
 

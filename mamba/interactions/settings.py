@@ -75,6 +75,12 @@ class EmergenceConfig:
     )
     hold: int = setting(40, "steps that each value is held for; the second half is measured", unit="steps", ge=4)
     seeds: int = setting(8, "paired seeds of the scan and the phase diagram", ge=3)
+    stationary: int = setting(
+        0,
+        "runs at the low end that early warnings along the scan are ranked among, and their false alarms are counted on; 0 "
+        "looks for none, else at least 80",
+        ge=0,
+    )
     across: str = setting("", "second lever: with it, a phase diagram of both is drawn; empty draws none")
     across_low: float = setting(0.0, "lower end of the second lever", unit="the lever's unit")
     across_high: float = setting(1.0, "upper end of the second lever", unit="the lever's unit")

@@ -35,7 +35,7 @@ _INDIFFERENT = (
         for name in ("confidence", "false_discovery_rate", "resolution", "background", "index", "learning_pairs")
     ),
 )
-_ESTIMATES = ("main", "pair", "switch_off", "context_pair", "index_main", "index_pair", "shapley")
+_ESTIMATES = ("main", "pair", "switch_off", "context_pair")
 
 
 class Measured(NamedTuple):
@@ -248,6 +248,11 @@ def _write(job: Job, path: Path, measured: Measured, analysis: factorial.Analysi
     }
     for name in _ESTIMATES:
         arrays |= _parts(name, getattr(analysis, name))
+    if analysis.plan.table is not None:
+        every = factorial.indices(measured.values, confidence=job.config.interactions.confidence)
+        for name, estimate in every.items():
+            if not name.startswith(("in_context", "average")):  # those are `switch_off`, `context_pair`, `main` and `pair`
+                arrays |= _parts(name, estimate)
     if analysis.windows is not None:
         arrays |= _parts("window_main", analysis.windows.main) | _parts("window_pair", analysis.windows.pair)
     if analysis.anova is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mamba import objectives
@@ -41,6 +42,7 @@ WATCHED = (
     ),
     *("wellbeing", "trust", "creator_inequality"),
 )
+LOGGED = ("retention", "polarisation")  # series that early warnings are looked for in
 # The blocks whose joint exponent is followed towards tipping: users come back for items that others' visits bring forth.
 # Ties, running counts and learners forget slowly or never, and would hide this loop behind exponents near 0.
 _LOOP = ("users.activity", "items")
@@ -70,6 +72,10 @@ def check(job: Job) -> None:
             axes.coordinates(job.ecosystem, Axis(place), np.linspace(low, high, config.points))
         except ValueError as error:
             raise UserError(f"emergence.{setting}: {error}") from error
+    if 0 < config.stationary < 80:
+        raise UserError(
+            f"emergence.stationary: {config.stationary} runs cannot show a false alarm at the 5 % level; give 0, or at least 80"
+        )
     if config.across and not config.lever:
         raise UserError("emergence.across: a phase diagram needs emergence.lever, too")
 
@@ -86,6 +92,8 @@ def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> 
     arrays |= _growth(job, stream(key, "growth"))
     if config.lever and not stop():
         arrays |= _scan(job, stream(key, "scan"))
+    if config.lever and config.stationary and not stop():
+        arrays |= _warnings(job, stream(key, "warnings"))
     if config.across and not stop():
         arrays |= _diagram(job, stream(key, "diagram"))
     if stop():
@@ -191,6 +199,48 @@ def _scan(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
         "fold_high": np.array([axes.shown(ecosystem, axis, fold.high) for fold in found.folds]).reshape(
             -1, config.seeds
         ),
+    }
+
+
+def _warnings(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
+    """What the platform's own logs could show on the way up, and how often they would cry wolf."""
+    config, ecosystem = job.config.emergence, job.ecosystem
+    axis = Axis(config.lever)
+    steps = config.points * config.hold
+    ends = axes.coordinates(ecosystem, axis, [config.low, config.high])
+    low, high = axes.shown(ecosystem, axis, ends)
+    # An even way in the lever's own unit, as the scan goes.
+    way = axes.coordinates(ecosystem, axis, np.linspace(low, high, steps + 2)[1:-1])
+
+    @jax.jit
+    def logged(inputs, levers, keys):
+        return warning.drift(
+            axes.advancer(ecosystem, inputs, axis=axis),
+            axes.begin(ecosystem, inputs, keys=keys),
+            levers=levers,
+            keys=keys,
+            of=lambda metrics: jnp.stack([metrics[name] for name in LOGGED]),
+        )
+
+    progress.say(f"early warnings: {config.seeds} drifting and {config.stationary} stationary runs of {steps} steps")
+    some = jax.random.split(stream(key, "drift"), config.seeds)
+    still = jax.random.split(stream(key, "stationary"), config.stationary)
+    # Both settle first: a transient would look like a trend.
+    settled = config.hold
+    constant = jnp.full(settled + steps, ends[0])
+    moving = np.asarray(logged(job.inputs, jnp.concatenate([constant[:settled], jnp.asarray(way)]), some))[:, settled:]
+    resting = np.asarray(logged(job.inputs, constant, still))[:, settled:]
+    window = steps // 2
+    found = [warning.warn(moving[..., n], resting[..., n], window=window) for n in range(len(LOGGED))]
+    wolf = [warning.false_positives(resting[..., n], window=window) for n in range(len(LOGGED))]
+    return {
+        "warning_series": np.array(LOGGED),
+        "warning_tau": np.stack([each.tau for each in found]),
+        "warning_p": np.stack([each.p for each in found]),
+        "warning_combined": np.stack([each.combined for each in found]),
+        "warning_false_positives": np.stack([each.ranked for each in wolf]),
+        "warning_naive_false_positives": np.stack([each.naive for each in wolf]),
+        "warning_tried": np.array([each.runs for each in wolf]),
     }
 
 

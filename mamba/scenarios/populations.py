@@ -154,7 +154,8 @@ def _network(config: ScenarioConfig, *, seed: int) -> Dataset:
         return whole
     if "/" not in config.dataset and "." not in config.dataset:
         networks = [name for name, kind in kinds.items() if kind == "network"]
-        raise ValueError(f"{_unknown('network', config.dataset, [*networks, GENERATED])}, or the path of a file such as follows.csv")
+        known = [*networks, GENERATED]
+        raise ValueError(f"{_unknown('network', config.dataset, known)}, or the path of a file such as follows.csv")
     return datasets.from_edges(
         config.dataset,
         reader=config.reader_column,

@@ -95,6 +95,20 @@ def test_nine_algorithms_are_told_from_a_fraction_and_todays_switch_offs():
     np.testing.assert_array_equal(strongest, [[7, 3]])
 
 
+def test_every_index_comes_from_the_same_table_with_paired_errors():
+    rng = np.random.default_rng(5)
+    seed_level = rng.normal(0, 9, (40, 1, 1))  # cancels in every contrast but that of nobody
+    game = np.array([0.0, 1.0, 2.0, 7.0])
+    table = game[None, :, None] + seed_level + rng.normal(0, 0.1, (40, 4, 2))
+    found = factorial.indices(table)
+    np.testing.assert_allclose(found["dividend"].mean[1:, 0], [1.0, 2.0, 4.0], atol=0.1)
+    assert found["dividend"].error[0, 0] > 1.0 > 0.1 > found["dividend"].error[3, 0]
+    np.testing.assert_allclose(found["shapley"].mean[:, 0], [3.0, 4.0], atol=0.1)
+    for name in ("in_context", "average", "faith_shap", "shapley_interaction", "shapley_taylor"):
+        np.testing.assert_allclose(found[f"{name}_pair"].mean[0, 1], 4.0, atol=0.1)  # two players: all agree
+    np.testing.assert_allclose(found["in_context_main"].mean[:, 0], [5.0, 6.0], atol=0.1)
+
+
 def test_windows_show_when_two_begin_to_work_against_each_other():
     rng = np.random.default_rng(3)
     grid = designs.gates(2).astype(np.float64)

@@ -57,7 +57,7 @@ def test_the_stage_leaves_values_and_what_follows_from_them(tmp_path):
     arrays = folder.read_arrays(tmp_path / folder.INTERACTIONS)
     assert arrays["values"].shape == (SEEDS, ROWS, len(NAMES))
     assert arrays["windows"].shape == (SEEDS, ROWS, WINDOWS, len(NAMES))
-    np.testing.assert_allclose(arrays["index_pair_mean"][0, 1], -0.45, atol=0.05)
+    np.testing.assert_allclose(arrays["faith_shap_pair_mean"][0, 1], -0.45, atol=0.05)
     np.testing.assert_array_equal(arrays["learning_pairs"], [[1, 0]])  # the second switched on while the first learns
     assert arrays["learning_values"].shape == (1, SEEDS, 9, len(NAMES))
     # Nothing is measured again where nothing that decides values changed, whatever else did.

@@ -378,7 +378,7 @@ def test_analysis_from_end_to_end(cache, tmp_path):
     overrides = [
         *SCAN, "--emergence.across=world/scroll", "--emergence.across_low=0.5", "--emergence.across_high=0.9",
         "--interactions.warm_up=3", "--sensitivities.own={downrank: toxic_exposure_per_user}", "--sensitivities.steps=2",
-        "--sensitivities.rounds=1", "--sensitivities.game_seeds=2",
+        "--sensitivities.rounds=1", "--sensitivities.game_seeds=2", "--emergence.stationary=80",
     ]  # fmt: skip
     result = _analyse(folder, cache, *overrides)
     assert result.returncode == 0, result.stderr
@@ -390,6 +390,7 @@ def test_analysis_from_end_to_end(cache, tmp_path):
     )
     emerged = folders.read_arrays(folder / "emergence.npz")
     assert emerged["phase_mean"].shape == (3, 3, len(NAMES)) and emerged["rates"].shape == (4, 3)
+    assert emerged["warning_p"].shape == (2, 3, 2) and np.all(emerged["warning_false_positives"] <= 0.5)
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "Who interacts with whom" in page
     (folder / "summary.json").unlink()
@@ -405,6 +406,7 @@ def test_analysis_from_end_to_end(cache, tmp_path):
         (["--emergence.lever=gates/home", "--emergence.low=2"], "goes nowhere"),
         (["--emergence.lever=levers/takedown/threshold"], "outside its range"),
         (["--emergence.across=gates/home"], "needs emergence.lever"),
+        (["--emergence.stationary=5"], "give 0, or at least 80"),
         (["--sensitivities.own={nobody: wellbeing}"], "no algorithm is called 'nobody'"),
     ],
 )
