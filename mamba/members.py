@@ -8,6 +8,8 @@ where gates are closed: there an algorithm that is off can be branched around, w
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -84,6 +86,7 @@ def evaluator(
     layout: Layout = "loop",
     warm_up: int = 0,
     windows: int = 0,
+    of: Callable[[Metrics], Array] | None = None,
 ) -> Callable[[eco.Inputs, Members, Array], Array]:
     """Builds the function that evaluates a chunk of members; the caller jits it and calls it through `in_chunks`.
 
@@ -95,6 +98,7 @@ def evaluator(
         warm_up: steps before these T in which the platform of `inputs` runs, the same for all members of a key: levers,
             gates and learning switches of a member count from then on. What is measured is a change to a running platform.
         windows: W, parts of (almost) equal length into which the T steps are also cut.
+        of: what is measured of the metrics [T] of a rollout, a vector; None takes the J objectives.
 
     Returns:
         `(inputs, members, counts) -> [B, J]`, with windows `[B, 1 + W, J]`, the whole rollout first. `inputs` supplies
@@ -108,6 +112,7 @@ def evaluator(
     if windows > steps:
         raise ValueError(f"windows = {windows} cannot be more than steps = {steps}")
     loops = layout == "loop"
+    measured = functools.partial(objectives.evaluate, n_users=ecosystem.sizes.users) if of is None else of
 
     def warmed(inputs: eco.Inputs, key: Array) -> eco.State:
         return rollout(ecosystem, inputs, key=key, steps=warm_up, mode=mode)[0]
@@ -123,7 +128,7 @@ def evaluator(
             first_step=warm_up,
             skip_closed=loops,
         )
-        return _objectives(metrics, ecosystem.sizes.users, windows)
+        return _windowed(measured, metrics, windows)
 
     def block(inputs: eco.Inputs, members: Members, counts: Array) -> Array:
         if not loops:
@@ -141,28 +146,23 @@ def evaluator(
                 start = jax.lax.cond(known, lambda: start, lambda: warmed(inputs, member.keys))
             return results.at[index].set(one(inputs, member, start)), start
 
-        shape = (len(members.keys), *((1 + windows,) if windows else ()), len(objectives.NAMES))
-        empty = None
+        first, start = jax.tree.map(lambda leaf: leaf[0], members), None
         if warm_up:
-            like = jax.eval_shape(warmed, inputs, members.keys[0])
-            empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-        return jax.lax.fori_loop(0, counts[0], fill, (jnp.zeros(shape), empty))[0]
+            like = jax.eval_shape(warmed, inputs, first.keys)
+            start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        shape = jax.eval_shape(one, inputs, first, start).shape
+        return jax.lax.fori_loop(0, counts[0], fill, (jnp.zeros((len(members.keys), *shape)), start))[0]
 
     return over_devices(block, shared=1, split=2)
 
 
-def _objectives(metrics: Metrics, users: int, windows: int) -> Array:
-    """Objectives of a rollout [J]; with windows [1 + W, J], those of the whole first."""
-    whole = objectives.evaluate(metrics, users)
+def _windowed(of: Callable[[Metrics], Array], metrics: Metrics, windows: int) -> Array:
+    """What is measured of a rollout [J]; with windows [1 + W, J], the whole first."""
     if not windows:
-        return whole
+        return of(metrics)
     steps = jax.tree.leaves(metrics)[0].shape[0]
-    borders = [steps * part // windows for part in range(windows + 1)]
-    parts = [
-        objectives.evaluate(jax.tree.map(lambda leaf, a=a, b=b: leaf[a:b], metrics), users)
-        for a, b in pairwise(borders)
-    ]
-    return jnp.stack([whole, *parts])
+    borders = pairwise(steps * part // windows for part in range(windows + 1))
+    return jnp.stack([of(metrics), *(of(jax.tree.map(operator.itemgetter(slice(*ends)), metrics)) for ends in borders)])
 
 
 def over_devices(block: Callable[..., Any], *, shared: int, split: int) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -73,39 +74,14 @@ def evaluator(
 ) -> Callable[[eco.Inputs, mem.Members, Array], Array]:
     """Builds the function that measures all outcomes of a chunk of members; the caller jits it.
 
-    Like `members.evaluator`, with own losses: `members.in_chunks` calls it.
-
-    Args:
-        ecosystem: static description.
-        steps: T, measured steps.
-        mode: numeric mode.
-        layout: how the members of one device are run.
-        warm_up: steps before the measured ones in which the platform of `inputs` runs; levers, gates and learning
-            switches of a member count from then on, as after a decision taken today.
+    Like `members.evaluator`, whose arguments these are, with own losses: `members.in_chunks` calls it.
 
     Returns:
         `(inputs, members, counts) -> [B, J + A]`.
     """
 
-    def one(inputs: eco.Inputs, member: mem.Members) -> Array:
-        state = _begin(ecosystem, inputs, key=member.keys, warm_up=warm_up, mode=mode)
-        after = replace(inputs, levers=member.levers, gates=member.gates, learning=member.learning)
-        _, metrics, _ = rollout(
-            ecosystem, after, key=member.keys, steps=steps, mode=mode, state=state, first_step=warm_up
-        )
-        return outcomes(ecosystem, metrics)
-
-    def block(inputs: eco.Inputs, members: mem.Members, counts: Array) -> Array:
-        if layout == "vmap":
-            return jax.vmap(one, (None, 0))(inputs, members)
-
-        def fill(index: Array, results: Array) -> Array:
-            return results.at[index].set(one(inputs, jax.tree.map(lambda leaf: leaf[index], members)))
-
-        empty = jnp.zeros((len(members.keys), len(outcome_names(ecosystem))))
-        return jax.lax.fori_loop(0, counts[0], fill, empty)
-
-    return mem.over_devices(block, shared=1, split=2)
+    measured = functools.partial(outcomes, ecosystem)
+    return mem.evaluator(ecosystem, steps=steps, mode=mode, layout=layout, warm_up=warm_up, of=measured)
 
 
 def jacobian(

@@ -251,7 +251,9 @@ def _write(job: Job, path: Path, measured: Measured, analysis: factorial.Analysi
     if analysis.plan.table is not None:
         every = factorial.indices(measured.values, confidence=job.config.interactions.confidence)
         for name, estimate in every.items():
-            if not name.startswith(("in_context", "average")):  # those are `switch_off`, `context_pair`, `main` and `pair`
+            if not name.startswith(
+                ("in_context", "average")
+            ):  # those are `switch_off`, `context_pair`, `main` and `pair`
                 arrays |= _parts(name, estimate)
     if analysis.windows is not None:
         arrays |= _parts("window_main", analysis.windows.main) | _parts("window_pair", analysis.windows.pair)

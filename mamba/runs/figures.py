@@ -211,13 +211,17 @@ def matrix(of: Matrix) -> Variant:
     for i, j in zip(*np.nonzero(of.none), strict=True):
         line = {"color": MUTED, "width": 1}
         figure.add_shape(type="line", x0=j - 0.46, x1=j + 0.46, y0=i + 0.46, y1=i - 0.46, line=line, layer="above")
-    height = 150 + max(44 * size, 150)
+    # Names stand level where there is room for them, else they slant.
+    slant, above = size > 6, 30 + 5 * min(max(len(name) for name in of.names), 20)
+    height = 150 + max(44 * size, 150) + (above - 60 if slant else 0)
     ticks = [label(name, 14) for name in of.names]
+    slanted = [label(name) for name in of.names]
     figure.update_layout(
         layout(height),
         xaxis={
             "tickvals": places,
-            "ticktext": ticks,
+            "ticktext": slanted if slant else ticks,
+            "tickangle": -45 if slant else 0,
             "side": "top",
             "showgrid": False,
             "ticks": "",
@@ -231,14 +235,16 @@ def matrix(of: Matrix) -> Variant:
             "ticks": "",
             "automargin": True,
         },
-        margin={"l": 8, "r": 8, "t": 60, "b": 90},
+        margin={"l": 8, "r": 44 if slant else 8, "t": above if slant else 60, "b": 90},
     )
     small = {"size": 10}
     return Variant(
         figure,
         {
-            "xaxis.tickangle": -40,
+            "xaxis.tickangle": -45,
+            "xaxis.ticktext": slanted,
             "margin.r": 34,
+            "margin.t": above,
             "xaxis.tickfont": small,
             "yaxis.tickfont": small,
             "font": {**FONT, "size": 11},

@@ -21,6 +21,8 @@ from mamba.runs.errors import UserError
 from mamba.runs.markup import MISSING, Column, Html, between, count, duration, join, number, series, table, tag
 from mamba.runs.sections.audit import audit_section
 from mamba.runs.sections.change import change_section
+from mamba.runs.sections.emergence import emergence_section
+from mamba.runs.sections.externalities import externalities_section
 from mamba.runs.sections.interactions import interactions_section
 from mamba.runs.sections.shared import (
     Figures,
@@ -41,7 +43,19 @@ from mamba.runs.sections.training import training_section
 PAGE, SCRIPT = "index.html", "plotly.min.js"
 
 CARDS = 3  # pairs told at the top; all are told in their section
-KINDS_OF_FINDING = {"interaction": "Interaction", "side_effect": "Side effect", "training": "Training"}
+# Kind of a finding -> what its size is of, and its unit where that is not the objective's.
+SIZES = {
+    "interaction": ("Interaction on ", None),
+    "externality": ("", "% for each 1 %"),
+    "emergence": ("Way up less way down, ", None),
+}
+KINDS_OF_FINDING = {
+    "interaction": "Interaction",
+    "side_effect": "Side effect",
+    "externality": "Externality",
+    "emergence": "Tipping points",
+    "training": "Training",
+}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -79,6 +93,8 @@ def _page(view: View, source: str) -> str:
         ("findings", "Headline findings", _findings(view)),
         ("change", "Before and after meta-training", change_section(view, drawn)),
         ("interactions", "Who interacts with whom", interactions_section(view, drawn)),
+        ("externalities", "What one team's progress does to the others", externalities_section(view, drawn)),
+        ("emergence", "Tipping points", emergence_section(view, drawn)),
         ("training", "Training", training_section(view, drawn)),
         ("audit", "Gradient audit", audit_section(view, drawn)),
         ("repeat", "How to repeat it", _repeat(view, source)),
@@ -225,10 +241,11 @@ def _findings(view: View) -> Html:
         size = None
         if of is not None:
             mean, low, high = (value_of(each, end) for end in ("mean", "low", "high"))
+            before, unit = SIZES.get(kind, ("", None))
             size = tag(
                 "p",
-                f"{'Interaction on ' if kind == 'interaction' else ''}{of.label}: {number(mean, signed=True)} "
-                f"({view.ci} {between(low, high)}), {scale_words(of.unit)}",
+                f"{before}{of.label}: {number(mean, signed=True)} ({view.ci} {between(low, high)}), "
+                f"{unit or scale_words(of.unit)}",
                 class_="small",
             )
         cards.append(
@@ -242,7 +259,7 @@ def _findings(view: View) -> Html:
         )
     parts: list[Any] = [tag("div", *cards, class_="cards")] if cards else []
     if view.analysed is not None and not pairs:
-        parts.append(tag("p", "No pair of algorithms passed the test for an interaction."))
+        parts.append(tag("p", "No pair of algorithms passed the test for an interaction that is not negligible."))
     if len(pairs) > CARDS:
         more = count(len(pairs) - CARDS, "more confirmed pair")
         link = tag("a", "Who interacts with whom", href="#interactions")

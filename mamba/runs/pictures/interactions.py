@@ -93,7 +93,7 @@ def waterfall(steps: Sequence[Step], *, start: float, end: float, health: float,
     room = 0.04 * (max(inside) - min(inside)) if inside else 0.0
     height = 90 + 24 * (size + 2)
     ticks = [f"<b>{levels[0][0]}</b>", *[figures.label(step.name) for step in steps], f"<b>{levels[1][0]}</b>"]
-    short = [levels[0][0], *[figures.label(step.name, 15) for step in steps], levels[1][0]]
+    short = [levels[0][0], *[figures.label(step.name, 18) for step in steps], levels[1][0]]
     figure.update_layout(
         figures.layout(height),
         # Bars would pull the axis to 0, where the steps cannot be told apart.
@@ -186,7 +186,7 @@ def dots(
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
         margin={"l": 8, "r": 14, "t": 34 if count > 1 else 10, "b": 50},
     )
-    short = [figures.label(row, 17) for row in rows]
+    short = [figures.label(row, 20) for row in rows]
     narrow = {"yaxis.ticktext": short, "yaxis.tickfont": {"size": 10}, "xaxis.nticks": 4}
     return figures.Variant(figure, {**narrow, "height": int(1.25 * height)})
 

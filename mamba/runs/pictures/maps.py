@@ -106,15 +106,18 @@ def table_map(of: Cells, *, legend: str) -> figures.Variant:
         },
         margin={"l": 8, "r": 8, "t": 60, "b": 90},
     )
-    small = {"size": 10}
+    small, above = {"size": 10}, 34 + 4 * min(max((len(name) for name in of.columns), default=0), 24)
     return figures.Variant(
         figure,
         {
-            "xaxis.tickangle": -40,
+            "xaxis.tickangle": -50,
+            "xaxis.ticktext": [figures.label(name) for name in of.columns],
+            "margin.t": above,
+            "height": height + above - 60,
             "margin.r": 34,
             "xaxis.tickfont": small,
             "yaxis.tickfont": small,
-            "yaxis.ticktext": [figures.label(name, 17) for name in of.rows],
+            "yaxis.ticktext": [figures.label(name, 20) for name in of.rows],
             "font": {**figures.FONT, "size": 9 if columns > 4 else 10},
         },
     )

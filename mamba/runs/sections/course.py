@@ -37,7 +37,16 @@ def over_time(view: View, of: Analysed, shown: Sequence[Objective], drawn: Figur
     pairs = [pair for pair in strongest(of) if NAMES[pair.k] in by_name][:LISTED]
     heading = tag("h3", "When two algorithms begin to interact")
     if not pairs:
-        return join([heading, tag("p", "No pair was confirmed, so there is none to follow over time.", class_="note")])
+        return join(
+            [
+                heading,
+                tag(
+                    "p",
+                    "No interaction beyond the resolution was confirmed, so there is none to follow over time.",
+                    class_="note",
+                ),
+            ]
+        )
     parts = _parts(view, of)
     change = _by_window(of)
     lines = [_course(of, pair, by_name[NAMES[pair.k]], change, parts) for pair in pairs]

@@ -170,7 +170,7 @@ def verdict_table(view: View, of: Analysed, shown: Sequence[Objective]) -> Html:
             folded = table(f"The other {count(len(rest), 'resolved interaction')}.", columns, [(None, rest)])
             parts.append(tag("details", tag("summary", f"Show the other {len(rest)}"), folded))
     else:
-        parts.append(tag("p", "No pair was confirmed: what one algorithm does did not measurably depend on another."))
+        parts.append(tag("p", "No interaction beyond the resolution was confirmed."))
     parts.append(tag("details", tag("summary", "Every pair, objective by objective"), _by_pair(of, shown)))
     return join(parts)
 

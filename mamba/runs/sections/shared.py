@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+from numpy.typing import NDArray
+
 from mamba.objectives import MODERATION, NAMES, OBJECTIVES
-from mamba.runs import figures, folder
+from mamba.runs import emergence, figures, folder, sensitivities
+from mamba.runs.errors import UserError
 from mamba.runs.markup import MISSING, Html, between, join, number, percent, tag
 from mamba.runs.sections.analysed import Analysed, analysed, sentences
 
@@ -59,6 +63,8 @@ class View(NamedTuple):
     summary: Mapping[str, Any]
     training: Sequence[Mapping[str, Any]]
     analysed: Analysed | None
+    sensitivities: Mapping[str, NDArray[Any]] | None
+    emergence: Mapping[str, NDArray[Any]] | None
     objectives: Mapping[str, Objective]
     algorithms: Mapping[str, str]
     minimise: Mapping[str, float]
@@ -93,12 +99,30 @@ def read(run: folder.Run, training: Sequence[Mapping[str, Any]]) -> View:
         summary=summary,
         training=training,
         analysed=analysed(run),
+        sensitivities=_arrays(run.path / sensitivities.FILE),
+        emergence=_arrays(run.path / emergence.FILE),
         objectives={name: _objective(name, told.get(name) or {}) for name in order},
         algorithms=algorithms or {str(name): str(kind) for name, kind in (summary.get("algorithms") or {}).items()},
         minimise={k: w for k, w in (summary.get("minimise") or meta.get("minimise") or {}).items() if w},
         keep=summary.get("keep") or meta.get("keep") or {},
         confidence=float(confidence),
     )
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    return folder.read_arrays(path) if path.is_file() else None
+
+
+def required(path: Path, arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> None:
+    """Refuses a file that lacks arrays, or that measured other objectives.
+
+    Raises:
+        UserError: one line that names the file and the remedy.
+    """
+    if missing := [name for name in names if name not in arrays]:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; remove it and run again")
+    if "objectives" in arrays and arrays["objectives"].tolist() != list(NAMES):
+        raise UserError(f"{path}: holds other objectives than this version of mamba measures; remove it and run again")
 
 
 def _objective(name: str, told: Mapping[str, Any]) -> Objective:
