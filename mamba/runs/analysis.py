@@ -6,6 +6,7 @@ are kept in `interactions.part.npz`, so that a stopped analysis goes on where it
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 
 from mamba.interactions import designs, factorial
+from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate
 from mamba.interactions.verdicts import CODES, VERDICTS
 from mamba.objectives import NAMES, OBJECTIVES
@@ -27,6 +29,9 @@ from mamba.streams import stream
 
 STAGE = "interactions"
 PART = "interactions.part.npz"
+ALL_BUT_CONFIDENCE = tuple(
+    f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"
+)
 # What the values of the factorial do not depend on.
 _INDIFFERENT = (
     *("name", "chunk", "meta", "sensitivities", "emergence", "evaluation", "log", "checkpoint"),

@@ -20,7 +20,7 @@ from mamba.interactions.axes import Axis
 from mamba.interactions.findings import Finding, tipping_point
 from mamba.interactions.statistics import Estimate, estimate
 from mamba.objectives import NAMES
-from mamba.runs import folder, progress
+from mamba.runs import analysis, folder, progress
 from mamba.runs.config import config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
@@ -29,7 +29,9 @@ from mamba.streams import stream
 
 STAGE = "emergence"
 FILE = "emergence.npz"
-_INDIFFERENT = ("name", "chunk", "meta", "interactions", "sensitivities", "evaluation", "log", "checkpoint")
+_INDIFFERENT = (
+    *("name", "chunk", "meta", *analysis.ALL_BUT_CONFIDENCE, "sensitivities", "evaluation", "log", "checkpoint"),
+)
 _GROWTH_SEEDS = 4
 # Few objectives are scanned: every one more takes power from the test of all of them.
 WATCHED = (
@@ -51,6 +53,16 @@ _LOOP = ("users.activity", "items")
 def digest(job: Job) -> str:
     """Digest of what decides the results."""
     return config_digest(job.config, without=_INDIFFERENT)
+
+
+def is_stale(job: Job, path: Path) -> bool:
+    """Whether the folder holds results of another configuration.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    target = path / FILE
+    return target.exists() and str(folder.read_arrays(target).get("digest", "")) != digest(job)
 
 
 def check(job: Job) -> None:
@@ -83,10 +95,8 @@ def check(job: Job) -> None:
 def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> dict[str, np.ndarray] | None:
     """Results, from the folder where they are there; None after a stop."""
     target = path / FILE
-    if target.exists():
-        arrays = folder.read_arrays(target)
-        if str(arrays.get("digest", "")) == digest(job):
-            return arrays
+    if target.exists() and not is_stale(job, path):
+        return folder.read_arrays(target)
     config, key = job.config.emergence, stream(job.key, STAGE)
     arrays: dict[str, np.ndarray] = {"digest": np.array(digest(job)), "objectives": np.array(NAMES)}
     arrays |= _growth(job, stream(key, "growth"))

@@ -142,6 +142,7 @@ def _closed(
         folder.read_metrics(path / folder.METRICS)
     stale = [] if before else [folder.SUMMARY]
     stale += [folder.INTERACTIONS] if kept is None else []
+    stale += [stage.FILE for stage in (sensitivities, emergence) if stage.is_stale(job, path)]
     # Whatever cannot be used was refused by now, and the folder is still as it was.
     place.claim()
     for name in stale:  # results of another configuration: with those of this one they would make a report of neither

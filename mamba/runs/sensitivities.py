@@ -18,7 +18,7 @@ from mamba.interactions.findings import Finding, externality
 from mamba.interactions.statistics import Estimate
 from mamba.meta import constraints, estimators
 from mamba.objectives import NAMES, OBJECTIVES, benefit_sign
-from mamba.runs import folder, progress
+from mamba.runs import analysis, folder, progress
 from mamba.runs.config import config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
@@ -27,12 +27,22 @@ from mamba.streams import stream
 
 STAGE = "sensitivities"
 FILE = "sensitivities.npz"
-_INDIFFERENT = ("name", "chunk", "interactions", "emergence", "log", "checkpoint")
+_INDIFFERENT = ("name", "chunk", *analysis.ALL_BUT_CONFIDENCE, "emergence", "log", "checkpoint")
 
 
 def digest(job: Job) -> str:
     """Digest of what decides the results."""
     return config_digest(job.config, without=_INDIFFERENT)
+
+
+def is_stale(job: Job, path: Path) -> bool:
+    """Whether the folder holds results of another configuration.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    target = path / FILE
+    return target.exists() and str(folder.read_arrays(target).get("digest", "")) != digest(job)
 
 
 def check(job: Job) -> None:
@@ -54,10 +64,8 @@ def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> 
         UserError: the file is damaged.
     """
     target = path / FILE
-    if target.exists():
-        arrays = folder.read_arrays(target)
-        if str(arrays.get("digest", "")) == digest(job):
-            return arrays
+    if target.exists() and not is_stale(job, path):
+        return folder.read_arrays(target)
     config, ecosystem = job.config.sensitivities, job.ecosystem
     interval = job.config.interactions.confidence
     own = externalities.own_metrics(ecosystem, config.own)

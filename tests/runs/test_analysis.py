@@ -8,7 +8,7 @@ import pytest
 
 from mamba.interactions import factorial
 from mamba.objectives import NAMES
-from mamba.runs import analysis, folder, tracking
+from mamba.runs import analysis, emergence, folder, sensitivities, tracking
 from mamba.runs.config import load_config
 from mamba.runs.errors import UserError
 
@@ -124,3 +124,17 @@ def test_beyond_eight_algorithms_a_fraction_is_run():
     assert len(factorial.plan(9).design.gates) == 128 + 1 + 9 + 36
     with pytest.raises(UserError, match=r"interactions.windows: 9 parts of a rollout of 8 steps"):
         load_config("smoke", ["--interactions.windows=9"])
+
+
+@pytest.mark.parametrize("stage", [emergence, sensitivities])
+def test_results_of_another_configuration_are_stale(tmp_path, stage):
+    job, _, _ = _job()
+    assert not stage.is_stale(job, tmp_path)  # there is nothing
+    folder.write_arrays(tmp_path / stage.FILE, {"digest": np.array(stage.digest(job))})
+    for same in ("--interactions.seeds=3", "--log.group=x", "--checkpoint.every=2"):
+        assert not stage.is_stale(_job(same)[0], tmp_path), same
+    for other in ("--seed=4", "--steps=9", "--interactions.confidence=0.9", f"--{stage.STAGE}.seeds=5"):
+        assert stage.is_stale(_job(other)[0], tmp_path), other
+    (tmp_path / stage.FILE).write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=f"{stage.STAGE}.npz: cannot be read"):
+        stage.is_stale(job, tmp_path)
