@@ -79,7 +79,7 @@ def pairs(
     picked = {
         "seeds": seeds,
         "chosen": int(analysis.confirmed.sum()) // 2,
-        "among": algorithms * (algorithms - 1) // 2 * len(NAMES),
+        "among": int(np.isfinite(analysis.verdicts.p).sum()) // 2,
         "confidence": config.confidence,
     }
     alone, given = (selected(each, **picked) for each in (analysis.verdicts.alone, analysis.verdicts.given))
@@ -258,7 +258,7 @@ def tipping_point(
         )
     else:
         told = [
-            f"on the way {branch} between {low:.3g} and {high:.3g}"
+            f"on the way {branch} between {min(low, high):.3g} and {max(low, high):.3g}"
             for branch, at, low, high in folds
             if at == k and np.isfinite(low + high)
         ]

@@ -21,9 +21,11 @@ from mamba.runs.errors import UserError
 from mamba.runs.markup import MISSING, Column, Html, between, count, duration, join, number, series, table, tag
 from mamba.runs.sections.audit import audit_section
 from mamba.runs.sections.change import change_section
+from mamba.runs.sections.corners import corners_section
 from mamba.runs.sections.emergence import emergence_section
 from mamba.runs.sections.externalities import externalities_section
 from mamba.runs.sections.interactions import interactions_section
+from mamba.runs.sections.sensitivities import sensitivities_section
 from mamba.runs.sections.shared import (
     Figures,
     View,
@@ -39,6 +41,7 @@ from mamba.runs.sections.shared import (
     value_of,
 )
 from mamba.runs.sections.training import training_section
+from mamba.runs.sections.warnings import warnings_section
 
 PAGE, SCRIPT = "index.html", "plotly.min.js"
 
@@ -93,8 +96,16 @@ def _page(view: View, source: str) -> str:
         ("findings", "Headline findings", _findings(view)),
         ("change", "Before and after meta-training", change_section(view, drawn)),
         ("interactions", "Who interacts with whom", interactions_section(view, drawn)),
-        ("externalities", "What one team's progress does to the others", externalities_section(view, drawn)),
-        ("emergence", "Tipping points", emergence_section(view, drawn)),
+        (
+            "externalities",
+            "What one team's progress does to the others",
+            join([externalities_section(view, drawn), sensitivities_section(view, drawn)]),
+        ),
+        (
+            "emergence",
+            "Tipping points",
+            join([emergence_section(view, drawn), corners_section(view, drawn), warnings_section(view, drawn)]),
+        ),
         ("training", "Training", training_section(view, drawn)),
         ("audit", "Gradient audit", audit_section(view, drawn)),
         ("repeat", "How to repeat it", _repeat(view, source)),

@@ -25,12 +25,14 @@ def derivatives(**changed: Any) -> dict[str, Any]:
     """Home's progress harms toxic exposure, mostly through what is carried over; the filter has no own metric."""
     whole, direct = np.zeros((J, 2)), np.zeros((J, 2))
     whole[TOXIC, 0], direct[TOXIC, 0] = 0.5, 0.1
+    whole[0, 0] = direct[0, 0] = 1.0  # its own metric
     whole[:, 1] = direct[:, 1] = whole[LOAD] = direct[LOAD] = np.nan
     between = np.array([[1.0, np.nan], [-0.3, np.nan]])
     found = {
         "names": np.array(["home", "filter"]),
         "objectives": np.array(NAMES),
         "own_row": np.array([0, J + 1]),
+        "own_sign": np.array([-1.0, 1.0]),
         "reasons": np.array(["", "it has no own metric: name an objective"]),
         "conflict_mean": np.where(np.eye(J) > 0, 1.0, -0.5),
         "conflict_low": np.where(np.eye(J) > 0, 1.0, -0.8),
@@ -114,6 +116,8 @@ def test_externalities_say_who_pays(tmp_path: Path) -> None:
     at = rows.index("toxic exposure")
     assert colour["z"][at][0] < 0  # more is worse
     assert table[1]["data"][1]["text"][at][0] == "+0.10" and table[2]["data"][1]["text"][at][0] == "+0.40"
+    own = rows.index("engagement")
+    assert colour["z"][own][0] is None and table[0]["data"][0]["text"][own][0] == "+1.00"  # 1 % of 1 % is no finding
     load = rows.index("reviewer load")
     assert "not clearly different from 0" in table[0]["data"][0]["hovertext"][load][0]
     assert "no own metric" in table[0]["data"][0]["hovertext"][at][1]

@@ -87,7 +87,7 @@ def _externalities(
 
     def cells(name: str) -> maps.Cells:
         mean, low, high = (each[order] for each in _estimate(arrays, f"externality_{name}"))
-        clear = discoveries(np.asarray(arrays[f"externality_{name}_p"], np.float64), rate)[order]
+        clear = _passes(arrays, name, rate)[order]
         there = np.isfinite(mean)
         hover = [
             [
@@ -113,12 +113,13 @@ def _externalities(
         about=about[0],
         caption=(
             f"Columns: the team that improves its own metric ({'; '.join(columns)}). Grey: not resolved at a false discovery "
-            f"rate of {100 * rate:g} %. Struck through: nothing can be said, the reason is under the pointer and below."
+            f"rate of {100 * rate:g} %, or a team on its own metric. Struck through: nothing can be said, the "
+            "reason is under the pointer and below."
         ),
     )
     mean, low, high = _estimate(arrays, "externality_objective")
     mediated = np.asarray(arrays["externality_mediated_mean"], np.float64)
-    clear = discoveries(np.asarray(arrays["externality_objective_p"], np.float64), rate)
+    clear = _passes(arrays, "objective", rate)
     stand = [j for j, reason in enumerate(reasons) if not reason]
 
     def cell(k: int, j: int, each: Objective) -> Html:
@@ -163,6 +164,15 @@ def _externalities(
         [(None, body)],
     )
     return [chooser, picture, tag("details", tag("summary", "Show the numbers"), told), between_teams]
+
+
+def _passes(arrays: Mapping[str, NDArray[Any]], name: str, rate: float) -> NDArray[np.bool_]:
+    """[J, A] effects that pass; what a team does to the objective it is measured by is 1 % by construction, and no test."""
+    p = np.array(arrays[f"externality_{name}_p"], np.float64)
+    for team, row in enumerate(arrays["own_row"]):
+        if int(row) < len(p):
+            p[int(row), team] = np.nan
+    return discoveries(p, rate)
 
 
 def _size(value: float) -> str:

@@ -65,6 +65,7 @@ def matrices(view: View, of: Analysed, shown: Sequence[Objective], drawn: Figure
     about = [f"Heat map of the interactions of {len(of.names)} algorithms on {each.label}." for each in shown]
     chooser = drawn.choose(drawings(view, shown, about), name="matrix-objective", chosen=start)
     resolution = f"{100 * of.config.resolution:g}\N{NO-BREAK SPACE}%"
+    judged = "all others on" if of.config.background == "in_context" else "the average over the others"
     index = "the average interaction" if of.analysis.index_pair is None else INDEX_WORDS[of.config.index]
     return tag(
         "div",
@@ -77,7 +78,8 @@ def matrices(view: View, of: Analysed, shown: Sequence[Objective], drawn: Figure
                 f"Elsewhere than on the diagonal: what a pair adds beyond its two algorithms, by {index}. Framed on the "
                 "diagonal: one algorithm by itself. In spreads, the standard deviation over all on/off combinations. Struck "
                 f"through: shown to be within ±{resolution} of a spread. Grey, in brackets: not resolved, which is not the "
-                "same as no interaction. Point at a cell for units and intervals."
+                f"same as no interaction. Pairs are judged against one background, {judged}. Point at a cell for units and "
+                "intervals."
             ),
         ),
     )
@@ -141,7 +143,7 @@ def counts(of: Analysed, shown: Sequence[Objective]) -> Html:
         f"{small:,} of those without interaction {'is' if small == 1 else 'are'} measurable all the same: their interval "
         "leaves out 0, yet lies within the resolution."
     )
-    return join([found, tag("p", note, class_="note")])
+    return tag("div", found, tag("p", note, class_="note"))
 
 
 def verdict_table(view: View, of: Analysed, shown: Sequence[Objective]) -> Html:
