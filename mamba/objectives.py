@@ -164,6 +164,8 @@ NAMES = tuple(OBJECTIVES)
 # What moderation does, as against what comes of it.
 MODERATION = ("false_removal_rate", "false_removal_gap", "violation_lifetime", "overturned_appeals", "reviewer_load")
 
+NO_ZERO = ("wellbeing",)  # levels around a set-point: a per cent of them has no natural zero
+
 
 def evaluate(metrics: Metrics, n_users: int) -> Array:
     """All objectives of a rollout.

@@ -16,7 +16,7 @@ from mamba.interactions import designs, verdicts
 from mamba.interactions.factorial import Analysis
 from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate, contrast, discoveries, estimate, selected
-from mamba.objectives import MODERATION, NAMES, OBJECTIVES
+from mamba.objectives import MODERATION, NAMES, NO_ZERO, OBJECTIVES
 
 _LEVEL = 1e-6  # levels below this are nothing to be relative to
 _SPREAD = 1e-9
@@ -201,21 +201,28 @@ def externality(
     effect: Estimate,
     *,
     own: Sequence[str],
+    own_row: Sequence[int],
     confidence: float,
     false_discovery_rate: float,
 ) -> Finding | None:
     """The largest externality that surely harms, None if there is none.
 
+    What a team is measured by is no externality of that team, and a per cent of wellbeing has no natural zero.
+
     Args:
         names: A algorithms.
         effect: [J, A] % change of each objective for 1 % that an algorithm improves its own metric; NaN is no test.
         own: A labels of those metrics.
+        own_row: A numbers of the objectives that are those metrics; others stand for own losses.
         confidence: of the intervals.
         false_discovery_rate: Benjamini-Hochberg level.
     """
-    found = discoveries(effect.p, false_discovery_rate)
+    tested = np.arange(len(NAMES))[:, None] != np.asarray(own_row)[None]
+    found = discoveries(np.where(tested, effect.p, np.nan), false_discovery_rate)
     sign = np.array([_sign(name) for name in NAMES])[:, None]
-    other = np.array([not (name.startswith("engagement") or name in MODERATION) for name in NAMES])[:, None]
+    other = np.array([not (name.startswith("engagement") or name in (*MODERATION, *NO_ZERO)) for name in NAMES])[
+        :, None
+    ]
     size = np.where(found & other & (effect.mean * sign < 0), np.abs(effect.mean), 0.0)
     if not np.nan_to_num(size).any():
         return None

@@ -151,7 +151,7 @@ def _growth(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
     confidence = job.config.interactions.confidence
     told = estimate(table, confidence)
     arrays = {
-        "blocks": np.array([*blocks, " and ".join(_LOOP)]),
+        "blocks": np.array([*blocks, "+".join(_LOOP)]),
         "block_rates": table,
         "block_rates_mean": told.mean,
         "block_rates_low": told.low,

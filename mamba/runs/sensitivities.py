@@ -191,6 +191,7 @@ def findings(job: Job, arrays: dict[str, np.ndarray]) -> list[Finding]:
         job.ecosystem.names,
         Estimate(*(arrays[f"externality_objective_{part}"] for part in ("mean", "mean", "low", "high", "p"))),
         own=[_own_label(job, int(row)) for row in arrays["own_row"]],
+        own_row=arrays["own_row"].tolist(),
         false_discovery_rate=job.config.interactions.false_discovery_rate,
         confidence=job.config.interactions.confidence,
     )

@@ -73,3 +73,54 @@ def test_training_is_told_for_better_and_for_worse():
     # everything fell by a tenth: of what was not in the goal, that harms where more is healthier
     assert "; the price was click-through rate by -10.0 %" in found.sentence
     assert findings.training(change, np.ones(len(NAMES)), minimised=[], kept=[], confidence=0.95) is None
+
+
+def _externality(**effects):
+    """Estimates [J, 2] that are 0 but for `objective=(algorithm, effect)`."""
+    mean = np.zeros((len(NAMES), 2))
+    for name, (j, effect) in effects.items():
+        mean[NAMES.index(name), j] = effect
+    p = np.where(mean == 0, 0.9, 1e-6)
+    return statistics.Estimate(mean, 0.1 + 0 * mean, mean - 0.2, mean + 0.2, p)
+
+
+def test_the_largest_harm_to_others_is_told_and_no_team_is_its_own_externality():
+    settings = {
+        "own": ("engagement", "toxic exposure"),
+        "own_row": [ENGAGEMENT, TOXIC],
+        "confidence": 0.95,
+        "false_discovery_rate": 0.05,
+    }
+    effect = _externality(
+        toxic_exposure_per_user=(0, 0.7), polarisation=(0, -3.0), wellbeing=(0, -9.0), engagement_per_user=(0, 1.0)
+    )
+    found = findings.externality(("ranker", "filter"), effect, **settings)
+    assert found is not None and found.objective == "toxic_exposure_per_user"
+    assert found.sentence.startswith("For each 1 % that ranker improves engagement, toxic exposure changes by +0.70 %")
+    assert (
+        findings.externality(("ranker", "filter"), _externality(toxic_exposure_per_user=(1, 5.0)), **settings) is None
+    )
+
+
+def test_a_scan_tells_hysteresis_with_its_folds_or_its_absence():
+    values = np.linspace(0.0, 1.0, 5)
+    mean = np.zeros((5, 2))
+    mean[2, 1] = -0.6
+    gap = statistics.Estimate(mean, mean, mean - 0.1, mean + 0.1, mean)
+    watched = ("retention", "trust")
+    calm = findings.tipping_point(
+        "gates/home", values=values, objectives=watched, flagged=np.zeros((5, 2), bool), gap=gap, folds=[]
+    )
+    assert "showed no hysteresis on any of 2 objectives" in calm.sentence
+    told = findings.tipping_point(
+        "gates/home",
+        values=values,
+        objectives=watched,
+        flagged=mean != 0,
+        gap=gap,
+        folds=[("up", 1, 0.8, 0.75), ("down", 1, np.nan, np.inf)],
+    )
+    assert told.objective == "trust" and told.mean == -0.6
+    assert (
+        "at 0.5 it differs by -0.6" in told.sentence and "it tips on the way up between 0.75 and 0.8." in told.sentence
+    )

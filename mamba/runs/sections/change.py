@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mamba.objectives import NO_ZERO
 from mamba.runs.markup import Column, Html, between, count, escape, join, number, percent, series, table, tag
 from mamba.runs.pictures import before_after as pictures
 from mamba.runs.sections.shared import (
-    NO_ZERO,
     NOTHING,
     Figures,
     Objective,

@@ -32,15 +32,21 @@ def corners_section(view: View, _drawn: Figures) -> Html:
     names = [str(axis).removeprefix("levers/").removeprefix("world/") for axis in arrays["phase_axes"]]
     sides = [np.asarray(arrays[f"phase_{side}"], np.float64) for side in ("first", "second")]
     columns = [Column("Objective")] + [
-        Column(f"{names[0]} {float(sides[0][i]):.3g}, {names[1]} {float(sides[1][j]):.3g}", numeric=True)
-        for i, j in _ENDS
+        Column(
+            join(tag("div", f"{name} {float(side[at]):.3g}") for name, side, at in zip(names, sides, end, strict=True)),
+            numeric=True,
+        )
+        for end in _ENDS
     ]
     shown = [each for each in view.objectives.values() if each.name in NAMES]
     key = key_objectives(view, shown)
     rest = [each for each in shown if each not in key]
     units = [str(unit) or "no unit" for unit in arrays["phase_units"]]
     caption = f"Corners of the phase diagram, mean ± standard error over seeds ({names[0]}: {units[0]}; {names[1]}: {units[1]})."
-    parts: list[Any] = [table(caption, columns, [(None, _rows(view, key, mean, error))])]
+    parts: list[Any] = [
+        tag("h3", "Where both levers are at an end"),
+        table(caption, columns, [(None, _rows(view, key, mean, error))]),
+    ]
     if rest:
         more = table("Corners: the other objectives.", columns, [(None, _rows(view, rest, mean, error))])
         parts.append(tag("details", tag("summary", "The other objectives"), more))

@@ -92,12 +92,13 @@ def _scan(view: View, arrays: Mapping[str, NDArray[Any]], drawn: Figures) -> lis
     text = (
         join(["The way matters for ", series(tipped), ": the same setting has two states (hysteresis)."])
         if tipped
-        else f"On none of {count(len(watched), 'objective')} does the way matter: going back undoes what going there did."
+        else f"On none of {count(len(watched), 'objective')} was hysteresis found: no gap between the ways passed all tests."
     )
     rows = []
     for each, k in zip(watched, numbers, strict=True):
         known = np.isfinite(gap.mean[:, k])
-        g = int(np.argmax(np.where(known, np.abs(gap.mean[:, k]), -1.0)))
+        shown = known & flagged[:, k] if flagged[:, k].any() else known
+        g = int(np.argmax(np.where(shown, np.abs(gap.mean[:, k]), -1.0)))
         ends = "; ".join(f"{mark.words} at {number(mark.place)}" for mark in marks[k]) or MISSING
         rows.append(
             [
@@ -116,7 +117,7 @@ def _scan(view: View, arrays: Mapping[str, NDArray[Any]], drawn: Figures) -> lis
         )
     columns = [
         Column("Objective"),
-        Column("Where the ways differ most", numeric=True),
+        Column("Where the ways differ most (with hysteresis, if any)", numeric=True),
         Column(f"Up less down ({view.ci})", numeric=True),
         Column("Values with hysteresis", numeric=True),
         Column("Regimes end"),
@@ -268,7 +269,7 @@ def _growth(view: View, arrays: Mapping[str, NDArray[Any]], drawn: Figures) -> l
     columns = [Column("Part"), Column(f"Growth per hour ({view.ci})", numeric=True), Column("Reading")]
     grows = [names[at] for at in known if low[at] > 0]
     text = (
-        join(["A small disturbance grows in ", series(grows), "; in the other parts it does not surely grow."])
+        join(["A small disturbance grows in ", series(grows), "; elsewhere it does not surely grow."])
         if grows
         else "In no part of the platform does a small disturbance surely grow."
     )

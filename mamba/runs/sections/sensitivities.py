@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mamba.interactions.statistics import discoveries
-from mamba.objectives import NAMES
+from mamba.objectives import NAMES, NO_ZERO
 from mamba.runs import sensitivities
-from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, percent, table, tag
+from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import interactions as pictures
 from mamba.runs.sections.contributions import key_objectives
 from mamba.runs.sections.shared import Figures, Objective, View, interval_words, label_of, required
@@ -24,6 +24,7 @@ _NEEDED = (
 )
 ROWS = 10  # rows of a table before the rest is folded
 PAIRS = 5  # conflicts told
+ALONE = 0.999  # share of a squared gradient from which one lever counts as the only one
 
 
 class Entry(NamedTuple):
@@ -128,17 +129,17 @@ def _one_step(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[Ob
             f"and more than half in {half} of {len(shares)}."
         )
     if turned:
-        text += f" In {turned} the one-step view has the wrong sign."
+        text += f" In {turned} of {len(entries)} the one-step view has the wrong sign."
     wanted = {each.name for each in key_objectives(view, shown)}
     key = [entry for entry in entries if entry.objective.name in wanted]
     first = (key or entries)[:ROWS]
     rest = [entry for entry in entries if entry not in first]
     rows = [f"{names[entry.team]}: {entry.objective.label}" for entry in first]
     parts = (("within a step", "within"), ("carried over", "carried"))
-    series = [(words, [_dot(row, words, getattr(entry, part), view.ci) for row, entry in zip(rows, first, strict=True)])
+    lines = [(words, [_dot(row, words, getattr(entry, part), view.ci) for row, entry in zip(rows, first, strict=True)])
               for words, part in parts]  # fmt: skip
     picture = drawn.add(
-        [pictures.dots(rows, series, x="% per 1 % of the team's own metric")],
+        [pictures.dots(rows, lines, x="% per 1 % of the team's own metric")],
         about="Dot plot of the largest confirmed externalities: the part within a step, and the part that is carried over.",
         caption="The two parts add up to the externality. Intervals: each alone.",
     )
@@ -155,21 +156,31 @@ def _one_step(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[Ob
     if rest:
         more = table("The other confirmed externalities.", columns, [(None, [_split_row(names, e) for e in rest])])
         folded = [tag("details", tag("summary", f"{len(rest)} more"), more)]
+    signless = series([e.objective.label for e in _distinct(entries) if e.objective.name in NO_ZERO])
     note = (
         "Missed: size of the carried part over the sizes of both. Where the parts have opposite signs they cancel, and a half "
         "may stand for a whole effect near 0."
     )
+    if signless:
+        note = join(
+            [note, " Per cent of ", signless, " are per cent of its distance from the set-point, which may be small."]
+        )
     return [heading, tag("p", text), picture, told, tag("p", note, class_="note"), *folded]
 
 
+def _distinct(entries: Sequence[Entry]) -> list[Entry]:
+    """The first entry of each objective."""
+    return list({entry.objective.name: entry for entry in reversed(entries)}.values())
+
+
 def _dot(row: str, words: str, of: tuple[float, float, float], ci: str) -> pictures.Dot:
-    return pictures.Dot(*of, f"{row}\n{words}: {_size(of[0])} % ({ci} {between(*of[1:])})")
+    return pictures.Dot(*of, f"{row}\n{words}: {number(of[0], signed=True)} % ({ci} {between(*of[1:])})")
 
 
 def _split_row(names: Sequence[str], entry: Entry) -> list[Any]:
     verdict = "better" if (entry.whole[0] > 0) == (entry.objective.health > 0) else "worse"
     words = "▲ healthier" if verdict == "better" else "▼ worse"
-    whole = join([tag("span", f"{_size(entry.whole[0])} %", class_=verdict), " ", _brackets(entry.whole),
+    whole = join([tag("span", f"{number(entry.whole[0], signed=True)} %", class_=verdict), " ", _brackets(entry.whole),
                   tag("div", words, class_=verdict)])  # fmt: skip
     within = join(
         [_cell(entry.within), *([tag("div", "the other way", class_="unit")] if entry.turned else [])],
@@ -183,7 +194,9 @@ def _split_row(names: Sequence[str], entry: Entry) -> list[Any]:
 
 def _teams(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
     p = np.array(arrays["externality_algorithm_p"], np.float64)
-    np.fill_diagonal(p, np.nan)
+    # A team on itself, and teams with one metric: the same 1 % by construction, and no test.
+    rows = np.asarray(arrays["own_row"])
+    p[rows[:, None] == rows] = np.nan
     tests = int(np.isfinite(p).sum())
     if not tests:
         return []
@@ -203,8 +216,8 @@ def _teams(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
             tag(
                 "li",
                 tag("strong", names[j]), " ", verb, " ", tag("strong", names[i]),
-                f": for each 1 % that {names[j]} improves {_own(view, arrays, j)}, {_own(view, arrays, i)} of {names[i]} gets "
-                f"{_size(abs(of[0])).lstrip('+')} % {'worse' if hinders else 'better'} ",
+                f": for each 1 % that {names[j]} improves {_own(view, arrays, j)}, the metric of {names[i]} "
+                f"({_own(view, arrays, i)}) gets {number(abs(of[0]))} % {'worse' if hinders else 'better'} ",
                 _brackets(of),
                 ".",
             )
@@ -224,18 +237,31 @@ def _collisions(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[
     mean, low, high = (np.asarray(arrays[f"conflict_{part}"], np.float64) for part in ("mean", "low", "high"))
     at = [NAMES.index(each.name) for each in shown]
     pairs = [(a, b) for n, a in enumerate(at) for b in at[n + 1 :] if np.isfinite(mean[a, b])]
-    if not pairs:
+    one = _one_lever(arrays)
+    forced = [(a, b) for a, b in pairs if one[a] >= 0 and one[a] == one[b]]
+    judged = [pair for pair in pairs if pair not in forced]
+    if not judged:
         return []
+    clear = sorted((pair for pair in judged if high[pair] < 0), key=lambda pair: mean[pair])
+    aside = ""
+    if forced:
+        aside = (
+            f" {count(len(forced), 'further pair')} {'hangs' if len(forced) == 1 else 'hang'} on one and the same lever, where a "
+            "cosine can only be −1 or +1, and "
+            f"{'is' if len(forced) == 1 else 'are'} left out."
+        )
     heading = tag("h3", "The strongest conflicts between goals")
-    clear = sorted((pair for pair in pairs if high[pair] < 0), key=lambda pair: mean[pair])
     if not clear:
-        text = f"Among {count(len(pairs), 'pair')} of objectives no interval leaves out 0 on the side of a conflict."
-        return [heading, tag("p", text)]
-    a, b = clear[0]
+        text = f"Among {count(len(judged), 'pair')} of objectives no interval leaves out 0 on the side of a conflict."
+        return [heading, tag("p", text + aside)]
+    wanted = {NAMES.index(each.name) for each in key_objectives(view, shown)}
+    a, b = next((pair for pair in clear if wanted.issuperset(pair)), clear[0])
+    among = "between key objectives " if wanted.issuperset((a, b)) else ""
     text = (
-        f"The strongest conflict is between {label_of(view, NAMES[a])} and {label_of(view, NAMES[b])}: the levers that make one "
-        f"healthier harm the other (cosine {_size(mean[a, b])}, {view.ci} {_size(low[a, b])} to {_size(high[a, b])}). "
-        f"{len(clear)} of {count(len(pairs), 'pair')} of objectives collide so; the intervals are not corrected for choosing among them."
+        f"The strongest conflict {among}is that of {label_of(view, NAMES[a])} and {label_of(view, NAMES[b])}: levers that "
+        f"make one healthier harm the other (cosine {_size(mean[a, b])}, {view.ci} {_size(low[a, b])} to "
+        f"{_size(high[a, b])}). {len(clear)} of {count(len(judged), 'pair')} of objectives collide so; the intervals are not "
+        f"corrected for choosing among them.{aside}"
     )
     rows = [
         [
@@ -244,11 +270,21 @@ def _collisions(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[
                 [_size(mean[a, b]), " ", tag("span", f"({_size(low[a, b])} to {_size(high[a, b])})", class_="interval")]
             ),
         ]
-        for a, b in clear[:PAIRS]
+        for a, b in dict.fromkeys([(a, b), *clear[:PAIRS]])
     ]
     caption = "Cosine between improving directions; −1: whatever helps one harms the other as much as can be."
     columns = [Column("Objectives"), Column(f"Cosine ({view.ci})", numeric=True)]
     return [heading, tag("p", text), table(caption, columns, [(None, rows)])]
+
+
+def _one_lever(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """The lever that moves an objective alone, [J]; -1 where several do, or where the file does not tell."""
+    if "jacobian" not in arrays:
+        return np.full(len(NAMES), -1)
+    squares = np.asarray(arrays["jacobian"], np.float64)[:, : len(NAMES)].mean(axis=0) ** 2  # [J, P]
+    whole = squares.sum(axis=1)
+    alone = (whole > 0) & (squares.max(axis=1) >= ALONE * whole)
+    return np.where(alone, squares.argmax(axis=1), -1)
 
 
 # ---- the game --------------------------------------------------------------------------------------------------------
@@ -263,52 +299,49 @@ def _game(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
         if low > 0:
             verdict = "Going alone costs the goal of the run"
         elif high < 0:
-            verdict = "Going alone ends better for the goal of the run than the joint search, which stopped too early"
+            verdict = "Going alone ends better for the goal of the run than what the joint search found"
         else:
             verdict = "Whether going alone costs the goal of the run is not resolved"
-        reach = "the configured radius" if "radius" not in config else f"{config['radius']:g} unconstrained units"
-        effort = "".join(
-            f", {count(int(config[name]), words)}"
-            for name, words in (("rounds", "round"), ("steps", "gradient step"))
-            if name in config
-        )
         parts.append(
             tag(
                 "p",
-                f"{verdict} ({percent(100 * float(arrays['price_mean']))}, {view.ci} "
-                f"{between(100 * low, 100 * high)}). Both searches may move each lever by at most {reach}{effort}: a larger radius "
-                "or a longer search may give another price.",
-                class_="note",
+                f"{verdict} ({number(100 * float(arrays['price_mean']), signed=True)} %, {view.ci} "
+                f"{between(100 * low, 100 * high)}). {_search(config)} A wider or longer search may give another price.",
             )
         )
     coupling = np.asarray(arrays.get("coupling", np.zeros((0, 0))), np.float64)
     names = [str(name) for name in arrays["names"]]
     others = np.where(np.eye(len(coupling)) > 0, 0.0, coupling)
     if others.any():
-        i, j = (int(n) for n in np.unravel_index(int(np.argmax(others)), others.shape))
         rows = [
             [name, *[MISSING if m == n else number(float(coupling[n, m])) for m in range(len(names))]]
             for n, name in enumerate(names)
         ]
         parts += [
             tag(
-                "p",
-                f"What {names[i]} wants hangs most on what {names[j]} does; these sizes have no interval, so that nothing is "
-                "claimed from them.",
-                class_="note",
-            ),
-            tag(
                 "details",
                 tag("summary", "How strongly teams' wishes hang on each other"),
                 table(
                     "Size of the block of second derivatives: how far the gradient of the team of the row moves with the levers "
-                    "of the team of the column, relative to its metric, per unconstrained unit squared.",
+                    "of the team of the column, relative to its metric, per unconstrained unit squared. Without "
+                    "intervals: an order of size.",
                     [Column("Team"), *[Column(name, numeric=True) for name in names]],
                     [(None, rows)],
                 ),
             ),
         ]
-    return [tag("h3", "What the price hangs on"), *parts] if parts else []
+    return [tag("h3", "What the price of non-coordination depends on"), *parts] if parts else []
+
+
+def _search(config: Mapping[str, Any]) -> str:
+    """How far and how long both searches went."""
+    if not all(name in config for name in ("radius", "rounds", "steps")):
+        return "All levers stayed within the configured radius."
+    return (
+        f"All levers stayed within {number(float(config['radius']))} of where they are, in unconstrained units. Teams "
+        f"took turns for {count(int(config['rounds']), 'round')} of {count(int(config['steps']), 'gradient step')} each; the joint "
+        "search had as many steps in all."
+    )
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
@@ -348,4 +381,4 @@ def _brackets(of: tuple[float, float, float]) -> Html:
 def _cell(of: tuple[float, float, float]) -> Html:
     if not math.isfinite(of[0]):
         return Html(MISSING)
-    return join([f"{_size(of[0])} %", " ", _brackets(of)])
+    return join([f"{number(of[0], signed=True)} %", " ", _brackets(of)])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from numpy.typing import NDArray
 
-from mamba.objectives import MODERATION, NAMES, OBJECTIVES
+from mamba.objectives import MODERATION, NAMES, NO_ZERO, OBJECTIVES
 from mamba.runs import emergence, figures, folder, sensitivities
 from mamba.runs.errors import UserError
 from mamba.runs.markup import MISSING, Html, between, join, number, percent, tag
@@ -35,7 +35,6 @@ OTHER = "Other objectives"
 KEY = ("engagement_per_user", "retention", "toxic_exposure_per_user", "misinformation_exposure_per_user", "wellbeing")
 LEVEL = 1e-6  # levels below this are nothing to be relative to
 NOTHING = 1e-9  # levels and spreads below this are 0
-NO_ZERO = ("wellbeing",)  # levels around a set-point: a per cent of them has no natural zero
 
 
 class Objective(NamedTuple):

@@ -36,6 +36,7 @@ def warnings_section(view: View, _drawn: Figures) -> Html:
     hits = (combined <= LEVEL).sum(axis=1)
     tried = np.asarray(arrays["warning_tried"], np.int64)
     wolf = np.rint(np.asarray(arrays["warning_false_positives"], np.float64)[:, 2] * tried).astype(np.int64)
+    # Drifting runs are ranked among all runs at rest, those at rest among half of them: both warn at one level.
     p = np.array(
         [
             stats.fisher_exact([[hit, combined.shape[1] - hit], [false, many - false]], alternative="greater").pvalue
@@ -65,21 +66,22 @@ def warnings_section(view: View, _drawn: Figures) -> Html:
     meaning = (
         "The scan found hysteresis, so that there is something to announce."
         if tipped
-        else "The scan found no hysteresis: a warning here announces nothing, and only shows that noise grows with the lever."
+        else "The scan found no hysteresis: a warning here would announce nothing that the scan can see."
     )
     rows = [_row(arrays, k, name, (hits, wolf, tried), p) for k, name in enumerate(names)]
-    columns = [
-        Column("Series"),
-        Column("Drifting runs that warn", numeric=True),
-        Column("False alarms at rest (95 % CI)", numeric=True),
-        Column("More often than at rest", numeric=True),
-        Column("Median tau of autocorrelation", numeric=True),
-        Column("Median tau of variance", numeric=True),
-        Column("False alarms of the textbook p-value", numeric=True),
-    ]
+    # Headings in two lines keep the table within a screen.
+    titles = (
+        ("Drifting runs", "that warn"),
+        ("False alarms", "at rest (95 % CI)"),
+        ("More often", "than at rest"),
+        ("Median tau", "of autocorrelation"),
+        ("Median tau", "of variance"),
+        ("Textbook", "false alarms"),
+    )
+    columns = [Column("Series"), *[Column(join(tag("div", line) for line in lines), numeric=True) for lines in titles]]
     caption = (
-        f"Early warnings at the {100 * LEVEL:g} % level from lag-1 autocorrelation or variance (Scheffer et al. 2009): Kendall's tau "
-        "in sliding windows, ranked among runs at rest. More often: Fisher's exact test, Holm over the series."
+        f"Early warnings at the {100 * LEVEL:g} % level from lag-1 autocorrelation or variance (Scheffer et al. 2009): "
+        "Kendall's tau in sliding windows, ranked among runs at rest. More often: Fisher's exact test, Holm over the series."
     )
     return join(
         [
@@ -88,7 +90,8 @@ def warnings_section(view: View, _drawn: Figures) -> Html:
             table(caption, columns, [(None, rows)]),
             tag(
                 "p",
-                "The textbook p-value takes overlapping windows for independent ones; its rate of false alarms is the last column.",
+                "The textbook p-value of tau takes overlapping windows for independent ones: the last column counts its false "
+                "alarms, of autocorrelation and of variance.",
                 class_="note",
             ),
         ]
