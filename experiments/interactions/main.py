@@ -20,6 +20,7 @@ import numpy as np
 
 from mamba.interactions import factorial, findings
 from mamba.interactions.settings import InteractionsConfig
+from mamba.interactions.statistics import selected
 from mamba.interactions.verdicts import CODES, VERDICTS
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs.folder import load_run
@@ -104,11 +105,13 @@ def counted(*studies: Study) -> list[str]:
 def fate(real: Study, other: Study, at: tuple[int, int, int]) -> str:
     """What became of a verdict on the other network."""
     here, there = real.analysis.verdicts, other.analysis.verdicts
-    if there.codes[at] == here.codes[at]:
+    i, j, k = at
+    turned = [bool(each.reversed_by[pair]) for each in (here, there) for pair in ((i, j, k), (j, i, k))]
+    same = here.interaction.mean[at] * there.interaction.mean[at] > 0
+    if there.codes[at] == here.codes[at] and same and turned[:2] == turned[2:]:
         return "the same"
     if there.codes[at] in (CODES["none"], CODES["unresolved"]):
         return "none" if there.codes[at] == CODES["none"] else "not resolved"
-    same = here.interaction.mean[at] * there.interaction.mean[at] > 0
     return f"{VERDICTS[there.codes[at]].replace('_', ' ')}, {'same' if same else 'opposite'} sign"
 
 
@@ -132,8 +135,17 @@ def survived(real: Study, other: Study) -> list[str]:
         i, j, k = at
         cells = [f"{names[i]} x {names[j]}", OBJECTIVES[NAMES[k]].label]
         cells.append(VERDICTS[real.analysis.verdicts.codes[at]].replace("_", " "))
-        for study in (real, other):
-            found, spread = study.analysis.verdicts.interaction, study.analysis.spread[k]
+        # Those listed were picked among all tests; on the other network they were named beforehand.
+        tested = int(np.isfinite(real.analysis.verdicts.p).sum()) // 2
+        picked = selected(
+            real.analysis.verdicts.interaction,
+            len(real.analysis.values),
+            chosen=SHOWN,
+            among=tested,
+            confidence=real.config.confidence,
+        )
+        for study, found in ((real, picked), (other, other.analysis.verdicts.interaction)):
+            spread = study.analysis.spread[k]
             mean, low, high = (x[at] / spread for x in (found.mean, found.low, found.high))
             cells.append(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
         lines.append("| " + " | ".join([*cells, fate(real, other, at)]) + " |")

@@ -23,7 +23,7 @@ from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba.interactions import designs, games, verdicts
 from mamba.interactions.settings import InteractionsConfig
-from mamba.interactions.statistics import Estimate, contrast, estimate, variance_ratio
+from mamba.interactions.statistics import Estimate, contrast, discoveries, equivalent, estimate, variance_ratio
 from mamba.objectives import benefit_sign
 from mamba.types import Array, Levers
 
@@ -138,6 +138,9 @@ class Analysis(NamedTuple):
         context_pair: interactions in context, estimates [A, A, J].
         index_main: mains of the chosen index, estimates [A, J]; None without every subset.
         index_pair: pairs of the chosen index, estimates [A, A, J]; None without every subset.
+        index_confirmed: [A, A, J] pairs of the shown index (`shown_pair`) that survive Benjamini-Hochberg; they need not be
+            those of the verdicts, which are about one background.
+        index_none: [A, A, J] pairs of the shown index whose interval lies within the margin.
         shapley: estimates [A, J]; None without every subset.
         anova: functional ANOVA corrected for noise; None without every subset or with fewer than three seeds.
         verdicts: what each pair does together, see `verdicts.judge`.
@@ -155,6 +158,8 @@ class Analysis(NamedTuple):
     context_pair: Estimate
     index_main: Estimate | None
     index_pair: Estimate | None
+    index_confirmed: np.ndarray
+    index_none: np.ndarray
     shapley: Estimate | None
     anova: games.Variance | None
     verdicts: verdicts.Verdicts
@@ -166,6 +171,16 @@ class Analysis(NamedTuple):
     def confirmed(self) -> np.ndarray:
         """[A, A, J] pairs whose interaction survives Benjamini-Hochberg over all pairs and objectives."""
         return self.verdicts.confirmed
+
+    @property
+    def shown_main(self) -> Estimate:
+        """Mains of the chosen index, of the average effects where it needs subsets that were not run."""
+        return self.main if self.index_main is None else self.index_main
+
+    @property
+    def shown_pair(self) -> Estimate:
+        """Pairs of the chosen index, of the average interactions where it needs subsets that were not run."""
+        return self.pair if self.index_pair is None else self.index_pair
 
     @property
     def lost(self) -> bool:
@@ -223,6 +238,11 @@ def analyse(
         resolution=config.resolution,
     )
     index = None if made.table is None else INDICES[config.index](len(names))
+    average = of(made.average.pair)
+    shown = average if index is None else of(index.pair)
+    upper = np.triu(np.ones((len(names), len(names)), bool), 1)[:, :, None]
+    found = discoveries(np.where(upper, shown.p, np.nan), config.false_discovery_rate)
+    margin = judged.margin * (1.0 - np.eye(len(names)))[:, :, None]  # the diagonal is no pair
     gain = variance_ratio(table, made.context.main)  # [A, J]
     known = np.asarray(np.isfinite(gain).any(axis=0))
     return Analysis(
@@ -230,11 +250,13 @@ def analyse(
         plan=made,
         values=values,
         main=of(made.average.main),
-        pair=of(made.average.pair),
+        pair=average,
         switch_off=of(made.context.main),
         context_pair=of(made.context.pair),
         index_main=None if index is None else of(index.main),
-        index_pair=None if index is None else of(index.pair),
+        index_pair=None if index is None else shown,
+        index_confirmed=found | found.swapaxes(0, 1),
+        index_none=equivalent(shown, margin=margin) & (margin > 0),
         shapley=None if index is None else of(games.shapley(len(names))),
         anova=games.anova_of_seeds(table, confidence=config.confidence)
         if index is not None and len(table) > 2
@@ -275,7 +297,7 @@ def indices(values: np.ndarray, *, confidence: float = 0.95) -> dict[str, Estima
     return found
 
 
-def learning_pairs(analysis: Analysis, count: int) -> np.ndarray:
+def learning_pairs(analysis: Analysis, count: int, *, learns: Sequence[bool]) -> np.ndarray:
     """The strongest confirmed pairs, to be run again at the levels off, frozen and learning.
 
     Strength is the largest interaction on any objective, in spreads, that is confirmed and not negligible.
@@ -283,14 +305,18 @@ def learning_pairs(analysis: Analysis, count: int) -> np.ndarray:
     Args:
         analysis: of the value table.
         count: most pairs wanted.
+        learns: [A] whether an algorithm learns at all; a pair of two that do not has nothing to freeze.
 
     Returns:
-        [K, 2] indices, K at most `count`; the first of a pair is the one that is switched on while the second is off,
-        frozen or learning: the later in the platform's order, where moderators follow recommenders.
+        [K, 2] indices, K at most `count`; the second of a pair learns, the first is what is switched on while the second is
+        off, frozen or learning: the later in the platform's order, where moderators follow recommenders, if both learn.
     """
     scale = np.where(analysis.spread > 0, analysis.spread, np.inf)
     judged = analysis.confirmed & (analysis.verdicts.codes != verdicts.CODES["none"])
     size = np.where(judged, np.abs(np.nan_to_num(analysis.verdicts.interaction.mean)) / scale, 0.0).max(axis=-1)
-    one, other = np.triu_indices(len(analysis.names), 1)
-    order = np.argsort(-size[one, other], kind="stable")[:count]
-    return np.array([(other[at], one[at]) for at in order if size[one[at], other[at]] > 0], int).reshape(-1, 2)
+    pairs = [
+        (int(j), int(i)) if learns[i] else (int(i), int(j))
+        for i, j in zip(*np.triu_indices(len(analysis.names), 1), strict=True)
+        if (learns[i] or learns[j]) and size[i, j] > 0
+    ]
+    return np.array(sorted(pairs, key=lambda pair: -size[pair])[:count], int).reshape(-1, 2)

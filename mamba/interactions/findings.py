@@ -20,6 +20,7 @@ from mamba.objectives import MODERATION, NAMES, NO_ZERO, OBJECTIVES
 
 _LEVEL = 1e-6  # levels below this are nothing to be relative to
 _SPREAD = 1e-9
+_CLICKS = NAMES.index("engagement_per_user")
 
 
 class Finding(NamedTuple):
@@ -45,7 +46,8 @@ class Finding(NamedTuple):
 def _percent(mean: float, low: float, high: float, level: float) -> str:
     scale = 100.0 / level
     ends = sorted((low * scale, high * scale))
-    return f"{mean * scale:+.1f} % (95 % CI {ends[0]:+.1f} to {ends[1]:+.1f})"
+    places = 1 if max(map(abs, ends)) >= 1.0 else 3
+    return f"{mean * scale:+.{places}f} % (95 % CI {ends[0]:+.{places}f} to {ends[1]:+.{places}f})"
 
 
 def _sized(estimate: Estimate, index: tuple[int, ...], level: float, unit: str, confidence: float) -> str:
@@ -71,48 +73,66 @@ def pairs(
         config: what it was made with.
         learning: `(pairs [K, 2], values [K, S, 9, J])` of pairs that were run at the levels off, frozen and learning.
     """
-    found = []
     scale = np.where(analysis.spread > _SPREAD, analysis.spread, np.inf)
     judged = analysis.confirmed & (analysis.verdicts.codes != verdicts.CODES["none"])
     size = np.where(judged, np.abs(np.nan_to_num(analysis.verdicts.interaction.mean)) / scale, 0.0)
-    seeds, algorithms = len(analysis.values), len(analysis.names)
-    picked = {
-        "seeds": seeds,
-        "chosen": int(analysis.confirmed.sum()) // 2,
+    best = size.argmax(axis=-1)
+    upper = zip(*np.triu_indices(len(analysis.names), 1), strict=True)
+    told = [(int(i), int(j), int(best[i, j])) for j, i in upper if size[i, j, best[i, j]] > 0]
+    told.sort(key=lambda at: -size[at])
+    # Of all tests so many are told, each as the largest of its pair.
+    wide = {
+        "seeds": len(analysis.values),
+        "chosen": len(told),
         "among": int(np.isfinite(analysis.verdicts.p).sum()) // 2,
         "confidence": config.confidence,
     }
-    alone, given = (selected(each, **picked) for each in (analysis.verdicts.alone, analysis.verdicts.given))
+    parts = {name: selected(getattr(analysis.verdicts, name), **wide) for name in ("alone", "given", "interaction")}
+    run = (
+        {}
+        if learning is None
+        else {tuple(pair): values for pair, values in zip(learning[0].tolist(), learning[1], strict=True)}
+    )
+    return [_pair(analysis, at, parts, run, config) for at in told]
+
+
+def _pair(
+    analysis: Analysis,
+    at: tuple[int, int, int],
+    parts: dict[str, Estimate],
+    run: dict[tuple[int, int], np.ndarray],
+    config: InteractionsConfig,
+) -> Finding:
+    """The sentence on one pair and objective; the first algorithm is the one that is on or off."""
+    i, j, k = at
+    if (j, i) in run:
+        i, j = j, i
     others = "with all others on" if config.background == "in_context" else "averaged over the others"
-    for j in range(algorithms):
-        for i in range(j + 1, algorithms):
-            k = int(np.argmax(size[i, j]))
-            if size[i, j, k] == 0:
-                continue
-            name = NAMES[k]
-            better = _sign(name)
-            level = float(analysis.values[:, -1, k].mean(dtype=np.float64))
+    a, b = analysis.names[i], analysis.names[j]
 
-            def sized(of: Estimate, at: tuple[int, int, int], better=better, level=level, name=name) -> str:
-                ends = sorted((better * float(of.low[at]), better * float(of.high[at])))
-                raw = Estimate(*(np.array([x]) for x in (better * float(of.mean[at]), np.nan, *ends, np.nan)))
-                return _sized(raw, (0,), level, OBJECTIVES[name].unit, config.confidence).split(" of its")[0]
+    def sized(of: Estimate, objective: int) -> str:
+        better = _sign(NAMES[objective])
+        mean, low, high = (better * float(x[i, j, objective]) for x in (of.mean, of.low, of.high))
+        return _words(mean, *sorted((low, high)), objective=objective, analysis=analysis, confidence=config.confidence)
 
-            a, b = analysis.names[i], analysis.names[j]
-            sentence = (
-                f"Turning on {a} while {b} runs changes {OBJECTIVES[name].label} by {sized(given, (i, j, k))}, and by "
-                f"{sized(alone, (i, j, k))} without {b} ({others}). {_clause(analysis.verdicts.codes[i, j, k])}."
-            )
-            sentence += _relearned(analysis, (i, j, k), learning, config)
-            clicks = NAMES.index("engagement_per_user")
-            if k != clicks:
-                change = _sign(NAMES[clicks]) * float(analysis.verdicts.given.mean[i, j, clicks])
-                sentence += f" Engagement changes by {_alone(change, float(analysis.values[:, -1, clicks].mean()))}."
-            interaction = analysis.verdicts.picked
-            ends = sorted(better * float(x[i, j, k]) for x in (interaction.low, interaction.high))
-            mean = better * float(interaction.mean[i, j, k])
-            found.append((float(size[i, j, k]), Finding("interaction", sentence, name, mean, *ends)))
-    return [finding for _, finding in sorted(found, key=lambda each: -each[0])]
+    sentence = (
+        f"Having {a} on rather than off changes {OBJECTIVES[NAMES[k]].label} by {sized(parts['given'], k)} while {b} runs, and by "
+        f"{sized(parts['alone'], k)} without {b} ({others}). {_clause(analysis.verdicts.codes[i, j, k])}."
+    )
+    if config.background == "in_context" and (i, j) in run:
+        sentence += _relearned(analysis, (i, j, k), run[i, j], tried=len(run), config=config)
+    if k != _CLICKS:
+        sentence += f" While {b} runs, {a} changes engagement by {sized(parts['given'], _CLICKS)}."
+    better, found = _sign(NAMES[k]), parts["interaction"]
+    mean, *ends = (better * float(x[i, j, k]) for x in (found.mean, found.low, found.high))
+    return Finding("interaction", sentence, NAMES[k], mean, *sorted(ends))
+
+
+def _words(mean: float, low: float, high: float, *, objective: int, analysis: Analysis, confidence: float) -> str:
+    """A change with its interval, in % of the level with everything on where there is one."""
+    level = float(analysis.values[:, -1, objective].mean(dtype=np.float64))
+    one = Estimate(*(np.array([x]) for x in (mean, np.nan, low, high, np.nan)))
+    return _sized(one, (0,), level, OBJECTIVES[NAMES[objective]].unit, confidence).split(" of its")[0]
 
 
 def _clause(code: np.int8) -> str:
@@ -122,34 +142,35 @@ def _clause(code: np.int8) -> str:
 
 
 def _relearned(
-    analysis: Analysis,
-    at: tuple[int, int, int],
-    learning: tuple[np.ndarray, np.ndarray] | None,
-    config: InteractionsConfig,
+    analysis: Analysis, at: tuple[int, int, int], values: np.ndarray, *, tried: int, config: InteractionsConfig
 ) -> str:
-    """What of the effect of i is lost or added because j re-learns; empty where that was not measured or not resolved."""
-    if learning is None:
+    """What of the effect of i is lost or added because j re-learns; empty where that is not resolved.
+
+    Args:
+        analysis: of the value table.
+        at: i, j and the number of the objective.
+        values: [S, 9, J] of the pair.
+        tried: pairs for which this was asked; intervals allow for that (Bonferroni).
+        config: of the analysis.
+    """
+    _, j, k = at
+    maps = designs.relearning()
+    confidence = 1.0 - (1.0 - config.confidence) / max(tried, 1)
+    change = estimate(contrast(maps.relearned[1], values[..., k]), confidence)
+    frozen = float(contrast(maps.effect[1, designs.FROZEN], values[..., k]).mean())
+    mean, low, high = (float(x) for x in (change.mean, change.low, change.high))
+    if mean == 0 and low == high:  # it has nothing to learn
         return ""
-    i, j, k = at
-    for pair, values in zip(*learning, strict=True):
-        if tuple(pair.tolist()) != (i, j):
-            continue
-        maps = designs.relearning()
-        change = estimate(contrast(maps.relearned[1], values[..., k]), config.confidence)
-        frozen = estimate(contrast(maps.effect[1, designs.FROZEN], values[..., k]), config.confidence)
-        other, margin = analysis.names[j], float(analysis.verdicts.margin[k])
-        level = float(analysis.values[:, -1, k].mean(dtype=np.float64))
-        size = _sized(
-            Estimate(*(np.atleast_1d(x) for x in change)), (0,), level, OBJECTIVES[NAMES[k]].unit, config.confidence
-        )
-        size = size.split(" of its")[0]
-        if change.mean == 0 and change.error == 0:  # it has nothing to learn
-            return ""
-        if change.low >= -margin and change.high <= margin:
-            return f" Whether {other} learns or is frozen makes no difference at this resolution ({size})."
-        if change.low > 0 or change.high < 0:
-            lost = float(change.mean) * float(frozen.mean) < 0
-            return f" Of this, {size} is {'lost' if lost else 'added'} because {other} re-learns."
+    other, margin = analysis.names[j], float(analysis.verdicts.margin[k])
+    size = _words(mean, low, high, objective=k, analysis=analysis, confidence=config.confidence)
+    if low >= -margin and high <= margin:
+        return f" Whether {other} learns or is frozen makes no difference at this resolution ({size})."
+    if low > 0 or high < 0:
+        if mean * frozen > 0:
+            return f" Of the effect while {other} learns, {size} is added because it re-learns."
+        if abs(mean) < abs(frozen):
+            return f" While {other} is frozen the effect is larger: {size} of it is lost because {other} re-learns."
+        return f" While {other} is frozen the effect has the other sign: {other}'s learning changes it by {size}."
     return ""
 
 
@@ -167,21 +188,15 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
     i, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name = NAMES[k]
     level = float(analysis.values[:, -1, k].mean())
-    effect = selected(
-        analysis.switch_off, len(analysis.values), chosen=int(found.sum()), among=found.size, confidence=confidence
-    )
-    clicks = NAMES.index("engagement_per_user")
-    click_level = float(analysis.values[:, -1, clicks].mean())
+    # One is told, the largest of all.
+    effect = selected(analysis.switch_off, len(analysis.values), chosen=1, among=found.size, confidence=confidence)
+    click_level = float(analysis.values[:, -1, _CLICKS].mean())
     sentence = (
         f"With everything else running, {analysis.names[i]} changes {OBJECTIVES[name].label} by "
         f"{_sized(effect, (i, k), level, OBJECTIVES[name].unit, confidence)}, a harm, while it changes "
-        f"engagement by {_sized(effect, (i, clicks), click_level, '', confidence).split(' of its')[0]}."
+        f"engagement by {_sized(effect, (i, _CLICKS), click_level, '', confidence).split(' of its')[0]}."
     )
     return Finding("side_effect", sentence, name, *(float(x[i, k]) for x in (effect.mean, effect.low, effect.high)))
-
-
-def _alone(effect: float, level: float) -> str:
-    return f"{100 * effect / abs(level):+.1f} %" if abs(level) > _LEVEL else f"{effect:+.3g}"
 
 
 def _price(change: Estimate, baseline: np.ndarray, told: set[str]) -> str | None:
@@ -202,6 +217,8 @@ def externality(
     *,
     own: Sequence[str],
     own_row: Sequence[int],
+    seeds: int,
+    source: str,
     confidence: float,
     false_discovery_rate: float,
 ) -> Finding | None:
@@ -214,7 +231,9 @@ def externality(
         effect: [J, A] % change of each objective for 1 % that an algorithm improves its own metric; NaN is no test.
         own: A labels of those metrics.
         own_row: A numbers of the objectives that are those metrics; others stand for own losses.
-        confidence: of the intervals.
+        seeds: S keys behind the estimates.
+        source: where the derivatives come from, put in brackets at the end.
+        confidence: of the interval, which allows for its being the largest of all.
         false_discovery_rate: Benjamini-Hochberg level.
     """
     tested = np.arange(len(NAMES))[:, None] != np.asarray(own_row)[None]
@@ -227,10 +246,12 @@ def externality(
     if not np.nan_to_num(size).any():
         return None
     k, j = (int(x) for x in np.unravel_index(int(np.nanargmax(size)), size.shape))
-    mean, low, high = (float(x[k, j]) for x in (effect.mean, effect.low, effect.high))
+    among = int(np.isfinite(np.where(tested, effect.p, np.nan)).sum())
+    wide = selected(effect, seeds, chosen=1, among=among, confidence=confidence)
+    mean, low, high = (float(x[k, j]) for x in (wide.mean, wide.low, wide.high))
     sentence = (
         f"For each 1 % that {names[j]} improves {own[j]}, {OBJECTIVES[NAMES[k]].label} changes by {mean:+.2f} % "
-        f"({100 * confidence:g} % CI {low:+.2f} to {high:+.2f}), a harm (derivative of the expected mode at the default levers)."
+        f"({100 * confidence:g} % CI {low:+.2f} to {high:+.2f}), a harm ({source})."
     )
     return Finding("externality", sentence, NAMES[k], mean, low, high)
 
@@ -240,42 +261,56 @@ def tipping_point(
     *,
     values: np.ndarray,
     objectives: Sequence[str],
+    up: np.ndarray,
+    down: np.ndarray,
     flagged: np.ndarray,
-    gap: Estimate,
     folds: Sequence[tuple[str, int, float, float]],
+    resolution: float,
+    confidence: float,
 ) -> Finding:
-    """What a scan up and down showed.
+    """What a scan up and down showed: hysteresis, none at a resolution, or nothing that is resolved.
 
     Args:
         lever: what was scanned.
         values: [G] its values.
         objectives: names of the K objectives that were scanned.
+        up: [S, G, K] values on the way up.
+        down: [S, G, K] values on the way down.
         flagged: [G, K] hysteresis.
-        gap: [G, K] up less down.
         folds: branch, number of the objective, and the bracket of each fold (NaN where it was not left).
+        resolution: share of an objective's range within which a gap counts as none.
+        confidence: of the intervals, which allow for all G K gaps (Bonferroni).
     """
-    span = f"between {values[0]:g} and {values[-1]:g}"
-    size = np.where(flagged, np.abs(gap.mean), 0.0) if flagged.any() else np.abs(gap.mean)
-    share = size / np.maximum(np.abs(gap.mean).max(axis=0), 1e-12)
-    g, k = (int(x) for x in np.unravel_index(int(np.argmax(share)), share.shape))
-    if not flagged.any():
-        sentence = (
-            f"Scanning {lever} {span}, up and down again, showed no hysteresis on any of {len(objectives)} objectives: the "
-            "platform goes back to where it was."
-        )
-    else:
+    gap = estimate(up - down, 1.0 - (1.0 - confidence) / flagged.size)
+    reach = np.concatenate([up, down], axis=1).mean(axis=0)
+    spread = np.maximum(reach.max(axis=0) - reach.min(axis=0), 1e-12)
+    size = np.abs(gap.mean) / spread * (flagged if flagged.any() else 1.0)
+    g, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
+    span, label = f"between {values[0]:g} and {values[-1]:g}, up and down again", OBJECTIVES[objectives[k]].label
+    mean, low, high = (float(x[g, k]) for x in (gap.mean, gap.low, gap.high))
+    largest = f"at {values[g]:.3g} it differs by {mean:+.3g} ({100 * confidence:g} % CI {low:+.3g} to {high:+.3g})"
+    if flagged.any():
         told = [
-            f"on the way {branch} between {min(low, high):.3g} and {max(low, high):.3g}"
-            for branch, at, low, high in folds
-            if at == k and np.isfinite(low + high)
+            f"on the way {branch} between {min(ends):.3g} and {max(ends):.3g}"
+            for branch, at, *ends in folds
+            if at == k and np.isfinite(ends).all()
         ]
         sentence = (
-            f"Scanning {lever} {span}, {OBJECTIVES[objectives[k]].label} depends on the way it came: at {values[g]:.3g} it "
-            f"differs by {float(gap.mean[g, k]):+.3g} between the way up and the way down"
+            f"Scanning {lever} {span}, {label} depends on the way it came: {largest}"
             + (f"; it tips {' and '.join(told)}" if told else "")
             + "."
         )
-    return Finding("emergence", sentence, objectives[k], *(float(x[g, k]) for x in (gap.mean, gap.low, gap.high)))
+    elif np.all((gap.low >= -resolution * spread) & (gap.high <= resolution * spread)):
+        sentence = (
+            f"Scanning {lever} {span}, the platform goes back to where it was: no gap beyond {100 * resolution:g} % of the range "
+            f"on any of {len(objectives)} objectives."
+        )
+    else:
+        sentence = (
+            f"Scanning {lever} {span}, resolved no hysteresis on any of {len(objectives)} objectives, and does not rule it out; "
+            f"the largest gap is that of {label}: {largest}."
+        )
+    return Finding("emergence", sentence, objectives[k], mean, low, high)
 
 
 def training(

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mamba.algorithms.base import no_learning
 from mamba.interactions import designs, factorial
 from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate
-from mamba.interactions.verdicts import CODES, VERDICTS
+from mamba.interactions.verdicts import VERDICTS
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import figures, folder, progress
 from mamba.runs.config import RunConfig, config_digest
@@ -131,16 +132,18 @@ def run(job: Job, path: Path, before: Measured | None, *, tracker: Tracker, stop
         measured = Measured(table[:, :, 0], table[:, :, 1:], *nothing)
     else:
         measured = before
-    analysis = _analysed(job, measured)
-    pairs = factorial.learning_pairs(analysis, config.learning_pairs)
+    analysis = analysed(job, measured)
+    learns = [algorithm.learn is not no_learning for algorithm in job.ecosystem.algorithms]
+    pairs = factorial.learning_pairs(analysis, config.learning_pairs, learns=learns)
+    stopped = False
     if pairs.tolist() != measured.pairs.tolist():
         learning = _learning(job, pairs, measured, stop)
-        if learning is None:
-            _write(job, path, measured, analysis)
-            return None
-        measured = measured._replace(pairs=pairs, learning=learning)
+        stopped = len(learning) < len(pairs)
+        measured = measured._replace(pairs=pairs[: len(learning)], learning=learning)
     _write(job, path, measured, analysis)
     (path / PART).unlink(missing_ok=True)
+    if stopped:
+        return None
     _log(names, analysis, tracker)
     if analysis.lost:
         progress.warn(
@@ -151,7 +154,8 @@ def run(job: Job, path: Path, before: Measured | None, *, tracker: Tracker, stop
     return Results(measured, analysis)
 
 
-def _analysed(job: Job, measured: Measured) -> factorial.Analysis:
+def analysed(job: Job, measured: Measured) -> factorial.Analysis:
+    """What follows from the values, with the present settings."""
     windows = measured.windows if measured.windows.shape[2] else None
     return factorial.analyse(job.ecosystem.names, measured.values, config=job.config.interactions, windows=windows)
 
@@ -211,8 +215,8 @@ def _part(job: Job, path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return arrays["values"] if mine else nothing
 
 
-def _learning(job: Job, pairs: np.ndarray, measured: Measured, stop: Callable[[], bool]) -> np.ndarray | None:
-    """Values [K, S, 9, J] of pairs at the levels off, frozen and learning; None after a stop."""
+def _learning(job: Job, pairs: np.ndarray, measured: Measured, stop: Callable[[], bool]) -> np.ndarray:
+    """Values [K, S, 9, J] of pairs at the levels off, frozen and learning; of the first of them only after a stop."""
     seeds, count = len(measured.values), len(NAMES)
     keys = jax.random.split(stream(job.key, STAGE), seeds)
     known = {tuple(pair): values for pair, values in zip(measured.pairs.tolist(), measured.learning, strict=True)}
@@ -228,8 +232,8 @@ def _learning(job: Job, pairs: np.ndarray, measured: Measured, stop: Callable[[]
             try:
                 found.append(job.measure(members, _meter(meter, stop))[:, 0].reshape(seeds, 9, count))
             except _Stopped:
-                return None
-    return np.array(found).reshape(len(pairs), seeds, 9, count)
+                break
+    return np.array(found).reshape(len(found), seeds, 9, count)
 
 
 def _write(job: Job, path: Path, measured: Measured, analysis: factorial.Analysis) -> None:
@@ -274,47 +278,60 @@ def _parts(name: str, estimate: Estimate | None) -> dict[str, np.ndarray]:
 
 
 def row(analysis: factorial.Analysis) -> dict[str, Any]:
-    """Scalars of an analysis by name: what each algorithm changes, what each pair adds, and the verdict on it."""
+    """Scalars of an analysis by name.
+
+    `interactions/<objective>/<a>`: what switching a off would undo; `interactions/<objective>/<a>__on__<b>`: the pair in the
+    shown index; `verdicts/<objective>/<a>__on__<b>`: the word for what they do against the background of the verdicts.
+    """
     result: dict[str, Any] = {}
     names = analysis.names
-    shown = analysis.pair if analysis.index_pair is None else analysis.index_pair
     for k, objective in enumerate(NAMES):
         for i, a in enumerate(names):
             result[f"{STAGE}/{objective}/{a}"] = analysis.switch_off.mean[i, k]
             for j in range(i + 1, len(names)):
-                result[f"{STAGE}/{objective}/{a}__on__{names[j]}"] = shown.mean[i, j, k]
+                result[f"{STAGE}/{objective}/{a}__on__{names[j]}"] = analysis.shown_pair.mean[i, j, k]
                 code = analysis.verdicts.codes[i, j, k]
                 result[f"verdicts/{objective}/{a}__on__{names[j]}"] = VERDICTS[code]
     return result
 
 
 def _log(names: tuple[str, ...], analysis: factorial.Analysis, tracker: Tracker) -> None:
-    shown = analysis.pair if analysis.index_pair is None else analysis.index_pair
+    shown = analysis.shown_pair
     for k, (objective, about) in enumerate(OBJECTIVES.items()):
         tracker.log_matrix(0, f"{STAGE}/{objective}", names, shown.mean[:, :, k])
         health = 1.0 if about.better == "higher" else -1.0
         tracker.log_figure(0, f"{STAGE}/{objective}/matrix", figures.matrix(heat_map(analysis, k, health)).figure)
+    parts = ("mean", "low", "high", "p")
+    judged = analysis.verdicts.interaction  # of benefits: positive is healthier
     everything = [
         (
             objective,
             a,
             b,
             VERDICTS[analysis.verdicts.codes[i, j, k]],
-            *(getattr(shown, part)[i, j, k] for part in ("mean", "low", "high", "p")),
+            *(getattr(judged, part)[i, j, k] for part in parts),
+            *(getattr(shown, part)[i, j, k] for part in parts),
         )
         for k, objective in enumerate(NAMES)
         for i, a in enumerate(names)
         for j, b in enumerate(names)
         if i < j
     ]
-    columns = ("objective", "one", "other", "verdict", "mean", "low", "high", "p")
+    columns = (
+        "objective",
+        "one",
+        "other",
+        "verdict",
+        *(f"benefit_{part}" for part in parts),
+        *(f"index_{part}" for part in parts),
+    )
     tracker.log_table(0, f"{STAGE}/all", columns, everything)
 
 
 def heat_map(
     analysis: factorial.Analysis, k: int, health: float, hover: list[list[str]] | None = None
 ) -> figures.Matrix:
-    """The matrix of objective k in spreads: pairs of the index, its mains on the diagonal.
+    """The matrix of objective k in spreads: pairs of the index with the index's own tests, its mains on the diagonal.
 
     Cells that are neither confirmed nor shown to be negligible are not resolved.
 
@@ -324,16 +341,13 @@ def heat_map(
         health: +1 where more is healthier.
         hover: words for every cell, None without.
     """
-    if analysis.index_pair is None or analysis.index_main is None:
-        main, shown = analysis.main, analysis.pair
-    else:
-        main, shown = analysis.index_main, analysis.index_pair
+    main, pair = analysis.shown_main, analysis.shown_pair
     size, spread = len(analysis.names), float(analysis.spread[k])
     scale = 1.0 / spread if math.isfinite(spread) and spread > 0 else math.nan
-    effect, resolved = np.array(shown.mean[:, :, k]), np.array(analysis.confirmed[:, :, k])
+    effect, resolved = np.array(pair.mean[:, :, k]), np.array(analysis.index_confirmed[:, :, k])
     diagonal = np.arange(size)
     effect[diagonal, diagonal] = main.mean[:, k]
     resolved[diagonal, diagonal] = (main.low[:, k] > 0) | (main.high[:, k] < 0)
-    none = analysis.verdicts.codes[:, :, k] == CODES["none"]
+    none = analysis.index_none[:, :, k]
     words = [[""] * size] * size if hover is None else hover
     return figures.Matrix(analysis.names, effect * scale, health, resolved & ~none, none, words)

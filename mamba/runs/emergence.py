@@ -18,7 +18,7 @@ from mamba import objectives
 from mamba.interactions import axes, phases, tipping, warning
 from mamba.interactions.axes import Axis
 from mamba.interactions.findings import Finding, tipping_point
-from mamba.interactions.statistics import Estimate, estimate
+from mamba.interactions.statistics import estimate
 from mamba.objectives import NAMES
 from mamba.runs import analysis, folder, progress
 from mamba.runs.config import config_digest
@@ -315,15 +315,17 @@ def findings(job: Job, arrays: dict[str, np.ndarray]) -> list[Finding]:
     """A sentence on what the scan showed; none without a scan."""
     if "scan_axis" not in arrays:
         return []
-    gap = Estimate(*(arrays[f"scan_gap_{part}"] for part in ("mean", "mean", "low", "high", "mean")))
     ends = zip(*(arrays[f"fold_{part}"] for part in ("branches", "objectives", "low", "high")), strict=True)
     return [
         tipping_point(
             job.config.emergence.lever,
             values=arrays["scan_values"],
+            up=arrays["scan_up"],
+            down=arrays["scan_down"],
             flagged=arrays["scan_flagged"],
-            gap=gap,
             objectives=WATCHED,
             folds=[(str(branch), int(at), _median(low), _median(high)) for branch, at, low, high in ends],
+            resolution=job.config.interactions.resolution,
+            confidence=job.config.interactions.confidence,
         )
     ]

@@ -66,7 +66,12 @@ def prepare(config: RunConfig) -> Job:
     inputs = eco.inputs(ecosystem, jax.device_put(scenario.population), parameters=config.parameters)
     interactions = config.interactions
     evaluator = functools.partial(
-        _evaluation, ecosystem, inputs, steps=config.steps, chunk=config.chunk, windows=interactions.windows
+        _evaluation,
+        ecosystem,
+        inputs,
+        steps=config.steps,
+        chunk=config.chunk,
+        windows=interactions.windows if interactions.seeds else 0,
     )
     measure = evaluator(warm_up=interactions.warm_up)
     # One program serves both where they differ in nothing but the windows.

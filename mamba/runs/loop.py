@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from mamba import members as mem
-from mamba.interactions import findings, statistics
+from mamba.interactions import factorial, findings, statistics
 from mamba.meta import estimators, optimise
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import (
@@ -150,9 +150,12 @@ def _closed(
             progress.say(f"{name} is of another configuration and is dropped")
             (path / name).unlink()
 
+    # What was kept may be read with other settings now: then the row that was logged is another one, too.
+    known = None if kept is None else _logged(analysis.analysed(job, kept))
+
     def stays(row: Mapping[str, Any]) -> bool:
         if row.get("stage") == INTERACTIONS:
-            return kept is not None
+            return row == known
         if row.get("stage") == EVALUATION:
             return bool(before) and stages is _analysis_stages
         at = row.get("meta_step")
@@ -181,7 +184,8 @@ def _closed(
         }
         folder.write_json(path / folder.SUMMARY, summary)
         page = report.write_report(path)
-        for name, kind in ((folder.INTERACTIONS, INTERACTIONS), (sensitivities.FILE, sensitivities.STAGE)):
+        files = {folder.INTERACTIONS: INTERACTIONS} | {each.FILE: each.STAGE for each in (sensitivities, emergence)}
+        for name, kind in files.items():
             if (path / name).exists():
                 tracker.artifact(path / name, kind, "analysis")
         tracker.finish({f"finding/{i}": found["sentence"] for i, found in enumerate(summary["findings"])})
@@ -208,10 +212,14 @@ def _interactions(of: _Open) -> analysis.Results | None:
     results = analysis.run(of.job, of.path, of.kept, tracker=of.tracker, stop=of.stop)
     known = folder.read_metrics(of.path / folder.METRICS)
     if results is not None and not any(row.get("stage") == INTERACTIONS for row in known):
-        row = analysis.row(results.analysis)
-        of.metrics.append({"stage": INTERACTIONS, "meta_step": 0, **folder.plain(row)})
-        of.tracker.log(0, row)
+        of.metrics.append(_logged(results.analysis))
+        of.tracker.log(0, analysis.row(results.analysis))
     return results
+
+
+def _logged(found: factorial.Analysis) -> dict[str, Any]:
+    """The row of `metrics.jsonl` of an analysis."""
+    return {"stage": INTERACTIONS, "meta_step": 0, **folder.plain(analysis.row(found))}
 
 
 def _interaction_findings(job: Job, results: analysis.Results | None) -> list[findings.Finding]:

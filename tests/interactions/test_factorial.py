@@ -73,6 +73,21 @@ def test_backgrounds_agree_where_there_is_no_third_order():
     np.testing.assert_allclose(total, (table[:, -1] - table[:, 0]).mean(axis=0), rtol=1e-12)
 
 
+def test_the_index_is_tested_on_its_own_and_not_by_the_verdicts():
+    """With -1.5 for all three, the pair of the first two is -0.5 in context and positive over all subsets."""
+    rng = np.random.default_rng(8)
+    gates = designs.gates(3).astype(np.float64)
+    value = gates[:, 0] * gates[:, 1] - 1.5 * gates.prod(axis=1)
+    table = value[None, :, None] + rng.normal(0, 0.02, (8, 8, len(NAMES)))
+    analysis = factorial.analyse("abc", table)
+    np.testing.assert_allclose(analysis.context_pair.mean[0, 1], -0.5, atol=0.1)
+    assert np.all(analysis.shown_pair.mean[0, 1] > 0.1)
+    assert analysis.index_confirmed[0, 1].all() and not analysis.index_none[0, 1].any()
+    assert not analysis.index_none[0, 0].any()  # the diagonal is no pair
+    flat = factorial.analyse("abc", gates.sum(axis=1)[None, :, None] + rng.normal(0, 0.001, (8, 8, len(NAMES))))
+    assert flat.index_none[0, 1].all()
+
+
 def test_nine_algorithms_are_told_from_a_fraction_and_todays_switch_offs():
     """Additive but for one pair: both backgrounds find it, and nothing else."""
     rng = np.random.default_rng(2)
@@ -91,8 +106,14 @@ def test_nine_algorithms_are_told_from_a_fraction_and_todays_switch_offs():
         upper = np.triu(np.ones((9, 9), bool), 1)
         # 21 true ones among 756 tests: one false one is expected, more than five in a thousandth of such tables
         assert analysis.confirmed[upper].sum() <= len(NAMES) + 5
-    strongest = factorial.learning_pairs(analysis, 1)
-    np.testing.assert_array_equal(strongest, [[7, 3]])
+    everybody, third, nobody = [True] * 9, [name == "d" for name in "abcdefghi"], [False] * 9
+    np.testing.assert_array_equal(factorial.learning_pairs(analysis, 1, learns=everybody), [[7, 3]])
+    np.testing.assert_array_equal(factorial.learning_pairs(analysis, 1, learns=third), [[7, 3]])
+    eighth = [name == "h" for name in "abcdefghi"]
+    np.testing.assert_array_equal(
+        factorial.learning_pairs(analysis, 1, learns=eighth), [[3, 7]]
+    )  # the learner is second
+    assert factorial.learning_pairs(analysis, 1, learns=nobody).shape == (0, 2)
 
 
 def test_every_index_comes_from_the_same_table_with_paired_errors():

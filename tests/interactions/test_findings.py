@@ -21,9 +21,9 @@ def _analysis(*, pair=0.0, harm=0.0, other=0.0):
 def test_a_confirmed_pair_is_told_with_its_intervals_and_its_verdict():
     told = findings.pairs(_analysis(pair=-0.2, harm=-0.3, other=-0.3), config=InteractionsConfig())
     assert [each.objective for each in told] == ["toxic_exposure_per_user"]
-    assert told[0].sentence.startswith("Turning on filter while ranker runs changes toxic exposure by -")
+    assert told[0].sentence.startswith("Having filter on rather than off changes toxic exposure by -")
     assert "without ranker (with all others on). They reinforce each other." in told[0].sentence
-    assert "Engagement changes by" in told[0].sentence
+    assert "While ranker runs, filter changes engagement by" in told[0].sentence
     assert told[0].low < -0.2 + 0.01 < told[0].high + 0.02
 
 
@@ -37,11 +37,20 @@ def test_what_is_lost_because_the_other_learns_is_told():
         values[0, :, row[on, designs.LEARNING], TOXIC] -= 0.3
     analysis, asked = _analysis(pair=-0.2, harm=-0.3, other=-0.3), InteractionsConfig()
     (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), values))
+    assert "While ranker is frozen the effect is larger" in told.sentence
     assert "is lost because ranker re-learns" in told.sentence
+    turned = 1.0 + (values - 1.0) * np.where(np.arange(9) % 3 == designs.LEARNING, -1.0, 1.0)[:, None]
+    (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), turned))
+    assert "has the other sign: ranker's learning changes it by" in told.sentence
     (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[1, 0]]), 1.0 + 0.01 * (values - 1.0)))
     assert "makes no difference at this resolution" in told.sentence
+    # A pair that was run in the other order is told in that order; averages over the others are not what was run.
     (told,) = findings.pairs(analysis, config=asked, learning=(np.array([[0, 1]]), values))
-    assert "learn" not in told.sentence  # the other order was not run
+    assert told.sentence.startswith("Having ranker on rather than off")
+    (told,) = findings.pairs(
+        analysis, config=InteractionsConfig(background="average"), learning=(np.array([[1, 0]]), values)
+    )
+    assert "learn" not in told.sentence
 
 
 def test_silence_where_nothing_survives():
@@ -81,13 +90,15 @@ def _externality(**effects):
     for name, (j, effect) in effects.items():
         mean[NAMES.index(name), j] = effect
     p = np.where(mean == 0, 0.9, 1e-6)
-    return statistics.Estimate(mean, 0.1 + 0 * mean, mean - 0.2, mean + 0.2, p)
+    return statistics.Estimate(mean, 0.05 + 0 * mean, mean - 0.1, mean + 0.1, p)
 
 
 def test_the_largest_harm_to_others_is_told_and_no_team_is_its_own_externality():
     settings = {
         "own": ("engagement", "toxic exposure"),
         "own_row": [ENGAGEMENT, TOXIC],
+        "seeds": 8,
+        "source": "sampled model, default levers",
         "confidence": 0.95,
         "false_discovery_rate": 0.05,
     }
@@ -97,30 +108,56 @@ def test_the_largest_harm_to_others_is_told_and_no_team_is_its_own_externality()
     found = findings.externality(("ranker", "filter"), effect, **settings)
     assert found is not None and found.objective == "toxic_exposure_per_user"
     assert found.sentence.startswith("For each 1 % that ranker improves engagement, toxic exposure changes by +0.70 %")
+    assert found.sentence.endswith("a harm (sampled model, default levers).")
+    assert found.high - found.low > 0.2  # wider than of one that was named beforehand
     assert (
         findings.externality(("ranker", "filter"), _externality(toxic_exposure_per_user=(1, 5.0)), **settings) is None
     )
 
 
-def test_a_scan_tells_hysteresis_with_its_folds_or_its_absence():
+def _scan(gap, *, noise=0.001, flagged=False):
+    """A response that rises along the scan, and on one objective a gap between the two ways."""
+    rng = np.random.default_rng(2)
     values = np.linspace(0.0, 1.0, 5)
-    mean = np.zeros((5, 2))
-    mean[2, 1] = -0.6
-    gap = statistics.Estimate(mean, mean, mean - 0.1, mean + 0.1, mean)
-    watched = ("retention", "trust")
-    calm = findings.tipping_point(
-        "gates/home", values=values, objectives=watched, flagged=np.zeros((5, 2), bool), gap=gap, folds=[]
-    )
-    assert "showed no hysteresis on any of 2 objectives" in calm.sentence
-    told = findings.tipping_point(
-        "gates/home",
-        values=values,
-        objectives=watched,
-        flagged=mean != 0,
-        gap=gap,
-        folds=[("up", 1, 0.8, 0.75), ("down", 1, np.nan, np.inf)],
-    )
-    assert told.objective == "trust" and told.mean == -0.6
+    up, down = (values[None, :, None] + rng.normal(0, noise, (8, 5, 2)) for _ in range(2))
+    up[:, 2, 1] += gap
+    marks = np.zeros((5, 2), bool)
+    marks[2, 1] = flagged
+    settings = {"resolution": 0.05, "confidence": 0.95, "objectives": ("retention", "trust")}
+    folds = [("up", 1, 0.8, 0.75), ("down", 1, np.nan, np.inf)]
+    return findings.tipping_point("gates/home", values=values, up=up, down=down, flagged=marks, folds=folds, **settings)
+
+
+def test_a_scan_tells_hysteresis_with_its_folds():
+    told = _scan(-0.6, flagged=True)
+    assert told.objective == "trust" and told.low < -0.6 + 0.01 < told.high + 0.02
     assert (
         "at 0.5 it differs by -0.6" in told.sentence and "it tips on the way up between 0.75 and 0.8." in told.sentence
     )
+
+
+def test_a_scan_claims_a_way_back_only_where_gaps_are_shown_to_be_small():
+    assert "goes back to where it was: no gap beyond 5 % of the range on any of 2 objectives" in _scan(0.0).sentence
+    assert "does not rule it out; the largest gap is that of trust: at 0.5 it differs by -0." in _scan(-0.3).sentence
+    assert "does not rule it out" in _scan(0.0, noise=0.3).sentence
+
+
+def test_intervals_of_what_is_told_cover_although_it_was_picked():
+    """Equal true effects on all objectives; of each pair the objective that looks largest is told."""
+    rng = np.random.default_rng(7)
+    gates = designs.gates(3).astype(np.float64)
+    truth = -0.5 * gates[:, 0] * gates[:, 1] - 0.5 * gates[:, 1] * gates[:, 2] - 0.5 * gates[:, 0] * gates[:, 2]
+    missed = {"interaction": 0, "side_effect": 0}
+    count = {"interaction": 0, "side_effect": 0}
+    for _ in range(80):
+        table = (truth + gates @ [-0.6, -0.6, -0.6])[None, :, None] + rng.normal(0, 0.3, (16, 8, len(NAMES)))
+        analysis = factorial.analyse("abc", table)
+        told = findings.pairs(analysis, config=InteractionsConfig())
+        harm = findings.strongest_side_effect(analysis, confidence=0.95, false_discovery_rate=0.05)
+        for each in [*told, *([] if harm is None else [harm])]:
+            true = -0.5 if each.kind == "interaction" else -1.6
+            count[each.kind] += 1
+            missed[each.kind] += not each.low <= true <= each.high
+    assert min(count.values()) >= 75
+    for kind, of in count.items():
+        assert missed[kind] <= 0.05 * of + 3 * np.sqrt(0.05 * 0.95 * of), (kind, missed, count)

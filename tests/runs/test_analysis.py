@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from mamba.algorithms.base import no_learning
 from mamba.interactions import factorial
 from mamba.objectives import NAMES
 from mamba.runs import analysis, emergence, folder, sensitivities, tracking
@@ -44,7 +45,8 @@ def _job(*overrides, noise=0.01, stop_after=None):
             (value + seeds + own)[:, None, None], (len(keys), 1 + WINDOWS, len(NAMES))
         ).astype(np.float32)  # fmt: skip
 
-    ecosystem = SimpleNamespace(names=tuple(each.name for each in config.algorithms))
+    algorithms = [SimpleNamespace(learn=no_learning if each.kind == "demotion" else None) for each in config.algorithms]
+    ecosystem = SimpleNamespace(names=tuple(each.name for each in config.algorithms), algorithms=algorithms)
     inputs = SimpleNamespace(levers={})
     job = SimpleNamespace(config=config, ecosystem=ecosystem, inputs=inputs, measure=measure, key=jax.random.key(1))
     return job, calls, (lambda: stop_after is not None and len(calls) >= stop_after)
@@ -82,6 +84,27 @@ def test_a_stopped_table_goes_on_where_it_was(tmp_path):
     assert whole is not None and resumed is not None
     assert calls == [8, 8, 8, 45]  # three seeds, then five seeds of nine rows
     np.testing.assert_array_equal(resumed.measured.values, whole.measured.values)
+
+
+def test_a_stop_between_two_pairs_keeps_the_first(tmp_path):
+    asked = ("--interactions.background=average", "--interactions.learning_pairs=2")
+
+    def three(members, done=None):
+        """All three interact, so that there are two pairs to be run again."""
+        values = plain(members, done)
+        gates = np.asarray(members.gates)
+        return values + np.float32(0.3) * (gates[:, 2] * gates[:, :2].sum(axis=1))[:, None, None]
+
+    job, calls, stop = _job(*asked, stop_after=SEEDS + 2)
+    plain, job.measure = job.measure, three
+    assert analysis.run(job, tmp_path, None, tracker=TRACKER, stop=stop) is None
+    kept = analysis.kept(job, tmp_path)
+    assert kept is not None and len(kept.pairs) == 1 and len(calls) == SEEDS + 2
+    job, calls, _ = _job(*asked)
+    plain, job.measure = job.measure, three
+    found = analysis.run(job, tmp_path, kept, tracker=TRACKER, stop=_never)
+    assert found is not None and len(found.measured.pairs) == 2 and len(calls) == 1
+    np.testing.assert_array_equal(found.measured.learning[0], kept.learning[0])
 
 
 def test_a_part_of_another_configuration_is_not_gone_on_with(tmp_path):

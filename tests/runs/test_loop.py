@@ -372,6 +372,27 @@ def test_analysing_a_trained_run_adds_to_it_and_takes_nothing_away(finished, cac
     assert "nothing to do" in _run(copied, cache, *overrides).stderr
 
 
+def test_the_row_of_an_analysis_is_written_anew_where_it_is_read_otherwise(copied, cache):
+    before = load_run(copied)
+    overrides = ["--interactions.index=shapley_taylor", "--allow-config-change"]
+    result = _run(copied, cache, *overrides)
+    assert result.returncode == 0, result.stderr
+    after = load_run(copied)
+    np.testing.assert_array_equal(before.interactions["values"], after.interactions["values"])
+    (row,) = [row for row in after.metrics if row["stage"] == "interactions"]
+    (old,) = [row for row in before.metrics if row["stage"] == "interactions"]
+    at = NAMES.index("polarisation")
+    assert (
+        row["interactions/polarisation/home__on__takedown"] == after.interactions["shapley_taylor_pair_mean"][0, 1, at]
+    )
+    assert row["interactions/polarisation/home__on__takedown"] != old["interactions/polarisation/home__on__takedown"]
+
+
+def test_windows_need_no_room_where_nothing_is_analysed():
+    job = loop.prepare(_config("--steps=3", "--interactions.seeds=0"))
+    assert job.config.interactions.windows > job.config.steps
+
+
 @pytest.mark.slow
 def test_analysis_from_end_to_end(cache, tmp_path):
     folder = tmp_path / "analysed"

@@ -65,7 +65,6 @@ def matrices(view: View, of: Analysed, shown: Sequence[Objective], drawn: Figure
     about = [f"Heat map of the interactions of {len(of.names)} algorithms on {each.label}." for each in shown]
     chooser = drawn.choose(drawings(view, shown, about), name="matrix-objective", chosen=start)
     resolution = f"{100 * of.config.resolution:g}\N{NO-BREAK SPACE}%"
-    judged = "all others on" if of.config.background == "in_context" else "the average over the others"
     index = "the average interaction" if of.analysis.index_pair is None else INDEX_WORDS[of.config.index]
     return tag(
         "div",
@@ -78,8 +77,8 @@ def matrices(view: View, of: Analysed, shown: Sequence[Objective], drawn: Figure
                 f"Elsewhere than on the diagonal: what a pair adds beyond its two algorithms, by {index}. Framed on the "
                 "diagonal: one algorithm by itself. In spreads, the standard deviation over all on/off combinations. Struck "
                 f"through: shown to be within ±{resolution} of a spread. Grey, in brackets: not resolved, which is not the "
-                f"same as no interaction. Pairs are judged against one background, {judged}. Point at a cell for units and "
-                "intervals."
+                "same as no interaction. This index is tested by itself; the verdicts below are about one background. Point "
+                "at a cell for units and intervals."
             ),
         ),
     )
@@ -94,7 +93,7 @@ def drawings(view: View, shown: Sequence[Objective], about: Sequence[str]) -> li
 def _hover(view: View, of: Analysed, each: Objective) -> list[list[str]]:
     """Words of every cell of an objective's matrix."""
     a, k, size = of.analysis, NAMES.index(each.name), len(of.names)
-    main, pair = (a.main, a.pair) if a.index_pair is None or a.index_main is None else (a.index_main, a.index_pair)
+    main, pair = a.shown_main, a.shown_pair
 
     def cell(i: int, j: int) -> str:
         source, at = (main, (i, k)) if i == j else (pair, (i, j, k))
@@ -110,7 +109,7 @@ def _hover(view: View, of: Analysed, each: Objective) -> list[list[str]]:
         if code == CODES["none"]:
             state += ", negligible"
         return (
-            f"{of.names[i]} with {of.names[j]}: {each.label}\n{size_words}\n{_LABELS[VERDICTS[code]]}: {context} "
+            f"{of.names[i]} with {of.names[j]}: {each.label}\n{size_words}, {p_value(p)}\n{_LABELS[VERDICTS[code]]}: {context} "
             f"{BACKGROUNDS[of.config.background]}\n{p_value(float(a.verdicts.p[i, j, k]))}, {state}"
         )
 
