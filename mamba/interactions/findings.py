@@ -137,6 +137,8 @@ def _words(mean: float, low: float, high: float, *, objective: int, analysis: An
 
 def _clause(code: np.int8) -> str:
     """A verdict as a clause of its own."""
+    if code == verdicts.CODES["unresolved"]:
+        return "They interact; what kind of interaction it is, is not resolved at this number of seeds"
     words = verdicts.words(code)
     return words[0].upper() + words[1:] if words.startswith("the ") else f"They {words}"
 
