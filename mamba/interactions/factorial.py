@@ -314,9 +314,9 @@ def learning_pairs(analysis: Analysis, count: int, *, learns: Sequence[bool]) ->
     scale = np.where(analysis.spread > 0, analysis.spread, np.inf)
     judged = analysis.confirmed & (analysis.verdicts.codes != verdicts.CODES["none"])
     size = np.where(judged, np.abs(np.nan_to_num(analysis.verdicts.interaction.mean)) / scale, 0.0).max(axis=-1)
-    pairs = [
-        (int(j), int(i)) if learns[i] else (int(i), int(j))
-        for i, j in zip(*np.triu_indices(len(analysis.names), 1), strict=True)
-        if (learns[i] or learns[j]) and size[i, j] > 0
-    ]
+    pairs = []
+    for i in range(len(analysis.names)):
+        for j in range(i + 1, len(analysis.names)):
+            if (learns[i] or learns[j]) and size[i, j] > 0:
+                pairs.append((j, i) if learns[i] else (i, j))
     return np.array(sorted(pairs, key=lambda pair: -size[pair])[:count], int).reshape(-1, 2)

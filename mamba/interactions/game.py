@@ -4,7 +4,8 @@
 
 A = 0 is a potential game: some joint metric has these gradients, and teams that follow their own one improve it. S = 0 is a
 harmonic game: teams chase each other in circles. The rotation index |A|_F / (|S|_F + |A|_F) lies between. A best-response gap says
-how far a team is from wanting to stay, the price of non-coordination what a goal loses where each team looks after itself.
+how far a team is from wanting to stay, the price of non-coordination what a goal (without its constraints) loses where each team
+looks after itself.
 
 Everything here runs on plain functions of a lever vector, on the host; `platform_slopes` and `platform_descent` make them from
 compiled Jacobians. Some draws of the expected mode stay hard (who posts, what is proposed and reshared, which tie is replaced) and
@@ -14,7 +15,7 @@ stochastic gradients on fresh keys (Adam inside a box), not by a line search.
 
 References:
     Balduzzi et al. 2018, Letcher et al. 2019 (the decomposition); Rosen 1965 (joint gradient); Monderer and Shapley 1996
-    (potential games); Kingma and Ba 2015 (Adam).
+    (potential games); Hoeffding 1948 (U-statistics); Kingma and Ba 2015 (Adam).
 """
 
 from __future__ import annotations
@@ -152,9 +153,10 @@ class View(NamedTuple):
         levers: [p] indices of those levers among all P.
         xi: [p] simultaneous gradient, mean over keys.
         hessian: [p, p] H, mean over keys.
-        rotation: |A| / (|S| + |A|), a number; NaN where H vanishes.
+        rotation: |A| / (|S| + |A|), a number, both norms from products of different keys, so that noise does not lengthen
+            them; NaN where H is nothing but noise. One key has its own norms.
         rotation_between: the same without the blocks of one player.
-        rotation_error: jackknife standard error of `rotation` over keys; NaN for one key.
+        rotation_error: jackknife standard error of `rotation` over keys; NaN for fewer than three.
         rotation_between_error: likewise.
         coupling: [k, k] |H_ij|_F: how far what i wants depends on what j does.
         rightmost: eigenvalue of -H with the largest real part. It says something about stability of simultaneous learning only
@@ -251,14 +253,48 @@ def rotation(hessian: np.ndarray) -> float:
 
 
 def _jackknifed(each: np.ndarray, keep: np.ndarray) -> tuple[float, float]:
-    """Rotation index of the mean over keys of the entries that are kept, and its jackknife error."""
+    """Rotation index over keys of the entries that are kept, and its jackknife error.
+
+    The norm of a noisy mean is too long, and noise has as much of |A| as of |S|: an index made of such norms tends to 1/2. So
+    both squares are averaged over pairs of *different* keys (Hoeffding 1948), which leaves noise out on average.
+
+    Returns:
+        The index within [0, 1], and the error of the index that may leave that range: one that was cut off at its end would
+        look surer than it is. NaN index where nothing is left of H; NaN error for fewer than three keys.
+    """
     kept = np.where(keep, each, 0.0)
     keys = len(kept)
-    index = rotation(kept.mean(axis=0))
     if keys < 2:
-        return index, float("nan")
-    left = np.array([rotation((kept.sum(axis=0) - one) / (keys - 1)) for one in kept])
-    return index, float(np.sqrt((keys - 1) / keys * np.sum((left - left.mean()) ** 2)))
+        return rotation(kept.mean(axis=0)), float("nan")
+    index = _paired_index(kept)
+    reported = float(np.clip(index, 0.0, 1.0))
+    if keys < 3:
+        return reported, float("nan")
+    left = np.array([_paired_index(np.delete(kept, key, axis=0)) for key in range(keys)])
+    return reported, float(np.sqrt((keys - 1) / keys * np.sum((left - left.mean()) ** 2)))
+
+
+def _paired_index(each: np.ndarray) -> float:
+    """a / (s + a) with roots of squares that are products of different keys, [S >= 2, p, p].
+
+    Where noise makes a square negative its root keeps the sign, and the index leaves [0, 1]. NaN where both are at most 0.
+    """
+    turned = each.swapaxes(1, 2)
+    symmetric, antisymmetric = (_signed_root(_paired_square(part)) for part in (each + turned, each - turned))
+    if symmetric <= 0 and antisymmetric <= 0:
+        return float("nan")
+    both = abs(symmetric) + abs(antisymmetric)
+    return 1.0 - symmetric / both if symmetric < 0 else antisymmetric / both
+
+
+def _paired_square(each: np.ndarray) -> float:
+    """Mean of <M_s, M_r> over pairs of different keys: |E M|^2 without bias."""
+    keys = len(each)
+    return float((np.sum(each.sum(axis=0) ** 2) - np.sum(each**2)) / (keys * (keys - 1.0)))
+
+
+def _signed_root(square: float) -> float:
+    return float(np.copysign(np.sqrt(abs(square)), square))
 
 
 # ---- best responses
@@ -383,7 +419,8 @@ class Coordination(NamedTuple):
     Attributes:
         gap: [k] best-response gap L_i(theta) - L_i(theta_i*, theta_-i) in % of |L_i|; negative where the reply that the expected
             mode suggests does not pay on the sampled model. A player that plays nothing has gap 0.
-        price: U(Nash-like) - U(joint) of the goal, weighted relative change; positive where going alone costs.
+        price: U(Nash-like) - U(joint) of the goal without its constraints, weighted relative change; positive where going
+            alone costs. The joint levers may break what a goal with constraints keeps.
         alone: U(Nash-like) - U(theta).
         together: U(joint) - U(theta).
         replies: [k, P] best responses.

@@ -46,6 +46,11 @@ class SensitivitiesConfig:
     """Derivatives through the dynamics: what one team's progress does to everybody else (`mamba-eco analyse`)."""
 
     seeds: int = setting(8, "rollouts behind derivatives in the expected mode; 0 skips them, else at least 4", ge=0)
+    audit_seeds: int = setting(
+        8,
+        "keys on which externalities are measured again on the sampled model; 0 skips the audit, else at least 4",
+        ge=0,
+    )
     own: dict[str, str] = setting(
         {}, "algorithm: objective that its team is measured by; otherwise its own loss, and none where it has no loss"
     )
@@ -74,7 +79,7 @@ class EmergenceConfig:
         9, "values on the way up, and again on the way down; and each way of a phase diagram", ge=3, le=64
     )
     hold: int = setting(40, "steps that each value is held for; the second half is measured", unit="steps", ge=4)
-    seeds: int = setting(8, "paired seeds of the scan and the phase diagram", ge=3)
+    seeds: int = setting(8, "paired seeds of the scan and the phase diagram, at least 6 where a lever is scanned", ge=3)
     stationary: int = setting(
         0,
         "runs at the low end that early warnings along the scan are ranked among, and their false alarms are counted on; 0 "

@@ -25,6 +25,7 @@ from mamba.runs import figures, folder, progress
 from mamba.runs.config import RunConfig, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
+from mamba.runs.stops import Stopped, counted, heed
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 
@@ -160,24 +161,6 @@ def analysed(job: Job, measured: Measured) -> factorial.Analysis:
     return factorial.analyse(job.ecosystem.names, measured.values, config=job.config.interactions, windows=windows)
 
 
-class _Stopped(Exception):
-    """A signal asked to stop between two chunks."""
-
-
-def _meter(meter: progress.Meter, stop: Callable[[], bool]) -> Callable[[int], None]:
-    """`done` of one call of an evaluation."""
-    before = 0
-
-    def done(total: int) -> None:
-        nonlocal before
-        meter.advance(total - before)
-        before = total
-        if stop():
-            raise _Stopped
-
-    return done
-
-
 def _table(job: Job, path: Path, stop: Callable[[], bool]) -> np.ndarray | None:
     """The value table [S, R, 1 + W, J]; None after a stop."""
     seeds, rows, count = _shape(job)
@@ -192,8 +175,9 @@ def _table(job: Job, path: Path, stop: Callable[[], bool]) -> np.ndarray | None:
             some = keys[len(table) : len(table) + batch]
             members = factorial.members(job.ecosystem, job.inputs.levers, some, design=design)
             try:
-                values = job.measure(members, _meter(meter, stop))
-            except _Stopped:
+                heed(stop)
+                values = job.measure(members, counted(meter, stop, total=len(members.keys)))
+            except Stopped:
                 return None
             table = np.concatenate([table, values.reshape(len(some), rows, wide, count)])
             if len(table) < seeds:
@@ -230,8 +214,10 @@ def _learning(job: Job, pairs: np.ndarray, measured: Measured, stop: Callable[[]
             design = designs.learning(len(job.ecosystem.names), pair)
             members = factorial.members(job.ecosystem, job.inputs.levers, keys, design=design)
             try:
-                found.append(job.measure(members, _meter(meter, stop))[:, 0].reshape(seeds, 9, count))
-            except _Stopped:
+                heed(stop)
+                values = job.measure(members, counted(meter, stop, total=len(members.keys)))
+                found.append(values[:, 0].reshape(seeds, 9, count))
+            except Stopped:
                 break
     return np.array(found).reshape(len(found), seeds, 9, count)
 

@@ -1,14 +1,15 @@
 """The stage that looks for tipping points: a lever scanned up and down, the growth of disturbances, a phase diagram.
 
 `emergence.npz` holds what was scanned and what came out. Scan and diagram run the sampled model; growth is that of the
-expected mode.
+expected mode. All of them start cold, from the population as configured: they look at settings that the platform has never
+been at, and no warm-up at another one comes before.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from mamba.interactions.axes import Axis
 from mamba.interactions.findings import Finding, tipping_point
 from mamba.interactions.statistics import estimate
 from mamba.objectives import NAMES
-from mamba.runs import analysis, folder, progress
+from mamba.runs import analysis, folder, progress, stops
 from mamba.runs.config import config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
@@ -33,6 +34,8 @@ _INDIFFERENT = (
     *("name", "chunk", "meta", *analysis.ALL_BUT_CONFIDENCE, "sensitivities", "evaluation", "log", "checkpoint"),
 )
 _GROWTH_SEEDS = 4
+_FEWEST = 6  # seeds of a scan: below, the limit of Student's t for all its gaps at once is out of reach
+_BENT = 0.05  # p-value of a bend in the growth rates below which nothing is extrapolated
 # Few objectives are scanned: every one more takes power from the test of all of them.
 WATCHED = (
     *(
@@ -88,25 +91,22 @@ def check(job: Job) -> None:
         raise UserError(
             f"emergence.stationary: {config.stationary} runs cannot show a false alarm at the 5 % level; give 0, or at least 80"
         )
+    if config.lever and config.seeds < _FEWEST:
+        raise UserError(
+            f"emergence.seeds: {config.seeds} seeds cannot show hysteresis beyond chance; give at least {_FEWEST}, or scan no lever"
+        )
     if config.across and not config.lever:
         raise UserError("emergence.across: a phase diagram needs emergence.lever, too")
 
 
 def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> dict[str, np.ndarray] | None:
-    """Results, from the folder where they are there; None after a stop."""
+    """Results, from the folder where they are there; None where a stop left something out."""
     target = path / FILE
     if target.exists() and not is_stale(job, path):
         return folder.read_arrays(target)
-    config, key = job.config.emergence, stream(job.key, STAGE)
-    arrays: dict[str, np.ndarray] = {"digest": np.array(digest(job)), "objectives": np.array(NAMES)}
-    arrays |= _growth(job, stream(key, "growth"))
-    if config.lever and not stop():
-        arrays |= _scan(job, stream(key, "scan"))
-    if config.lever and config.stationary and not stop():
-        arrays |= _warnings(job, stream(key, "warnings"))
-    if config.across and not stop():
-        arrays |= _diagram(job, stream(key, "diagram"))
-    if stop():
+    try:
+        arrays = _measured(job, stop)
+    except stops.Stopped:
         return None
     folder.write_arrays(target, arrays)
     row = {
@@ -116,7 +116,28 @@ def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> 
     return arrays
 
 
-def _growth(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
+def _measured(job: Job, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
+    """Every part that was asked for.
+
+    Raises:
+        Stopped: a signal arrived while one was still to be done.
+    """
+    config, key = job.config.emergence, stream(job.key, STAGE)
+    arrays: dict[str, np.ndarray] = {"digest": np.array(digest(job)), "objectives": np.array(NAMES)}
+    asked = {
+        "growth": (_growth, True),
+        "scan": (_scan, bool(config.lever)),
+        "warnings": (_warnings, bool(config.lever and config.stationary)),
+        "diagram": (_diagram, bool(config.across)),
+    }
+    for name, (part, wanted) in asked.items():
+        if wanted:
+            stops.heed(stop)
+            arrays |= part(job, stream(key, name), stop)
+    return arrays
+
+
+def _growth(job: Job, key: jax.Array, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
     """How fast a disturbance of each part of the platform dies out by itself, and the way to tipping along the scan."""
     config, ecosystem, steps = job.config.emergence, job.ecosystem, job.config.steps
     axis = Axis(config.lever or f"gates/{ecosystem.names[0]}")
@@ -142,11 +163,16 @@ def _growth(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
         )
         return found.rates[0]
 
-    run = jax.jit(rate)
+    compiled = jax.jit(rate)
+
+    def run(*given: Any) -> np.ndarray:
+        stops.heed(stop)
+        return np.asarray(compiled(job.inputs, *given))
+
     progress.say(f"growth of disturbances in {len(blocks)} parts of the platform")
     present = axes.present(ecosystem, job.inputs, axis)
     masks = [*np.eye(len(blocks), dtype=np.float32), loop]
-    table = np.array([[run(job.inputs, present, each, mask) for mask in masks] for each in keys], np.float64)
+    table = np.array([[run(present, each, mask) for mask in masks] for each in keys], np.float64)
     table = np.where(np.isfinite(table), table, np.nan)
     confidence = job.config.interactions.confidence
     told = estimate(table, confidence)
@@ -161,15 +187,27 @@ def _growth(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
         return arrays
     values = np.linspace(config.low, config.high, config.points)
     at = axes.coordinates(ecosystem, axis, values)
-    rates = np.array([[run(job.inputs, np.float32(x), each, loop) for x in at] for each in keys], np.float64)
+    rates = np.array([[run(np.float32(x), each, loop) for x in at] for each in keys], np.float64)
     arrays |= {"rates_values": values, "rates": rates}
     if np.isfinite(rates).all():
-        way = warning.distance(values, rates, confidence=confidence)
-        arrays |= {f"distance_{name}": np.asarray(getattr(way, name)) for name in way._fields}
+        arrays |= _distance(values, rates, confidence=confidence)
     return arrays
 
 
-def _scan(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
+def _distance(values: np.ndarray, rates: np.ndarray, *, confidence: float) -> dict[str, np.ndarray]:
+    """Where growth rates [S, G] reach 0, from the upper half of the scan; NaN but for `curvature` where they bend.
+
+    The law of a fold holds near it, and a line through values far from it foretells nothing.
+    """
+    upper = max(3, -(-len(values) // 2))
+    way = warning.distance(values[-upper:], rates[:, -upper:], confidence=confidence)
+    if way.curvature < _BENT:
+        way = way._replace(tipping=np.nan, low=np.nan, high=np.nan, distance=np.nan)
+    told = {f"distance_{name}": np.asarray(getattr(way, name)) for name in way._fields}
+    return told | {"distance_from": np.asarray(values[-upper])}
+
+
+def _scan(job: Job, key: jax.Array, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
     config, ecosystem = job.config.emergence, job.ecosystem
     axis = Axis(config.lever)
     values = np.linspace(config.low, config.high, config.points)
@@ -191,7 +229,12 @@ def _scan(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
     keys = jax.random.split(key, config.seeds)
     begin = jax.jit(lambda inputs, keys: axes.begin(ecosystem, inputs, keys=keys))(job.inputs, keys)
     progress.say(f"scan of {config.lever}: {2 * config.points} values, each held for {config.hold} steps")
-    found = tipping.scan(functools.partial(held, job.inputs), begin, levers=coordinates, keys=keys)
+
+    def heeding(*given: Any, **named: Any) -> Any:
+        stops.heed(stop)
+        return held(job.inputs, *given, **named)
+
+    found = tipping.scan(heeding, begin, levers=coordinates, keys=keys)
     return {
         "scan_axis": np.array(config.lever),
         "scan_unit": np.array(axes.unit(ecosystem, axis)),
@@ -212,7 +255,7 @@ def _scan(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
     }
 
 
-def _warnings(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
+def _warnings(job: Job, key: jax.Array, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
     """What the platform's own logs could show on the way up, and how often they would cry wolf."""
     config, ecosystem = job.config.emergence, job.ecosystem
     axis = Axis(config.lever)
@@ -239,6 +282,7 @@ def _warnings(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
     settled = config.hold
     constant = jnp.full(settled + steps, ends[0])
     moving = np.asarray(logged(job.inputs, jnp.concatenate([constant[:settled], jnp.asarray(way)]), some))[:, settled:]
+    stops.heed(stop)
     resting = np.asarray(logged(job.inputs, constant, still))[:, settled:]
     window = steps // 2
     found = [warning.warn(moving[..., n], resting[..., n], window=window) for n in range(len(LOGGED))]
@@ -260,7 +304,7 @@ def _median(ends: np.ndarray) -> float:
     return float(np.median(known)) if len(known) else float("nan")
 
 
-def _diagram(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
+def _diagram(job: Job, key: jax.Array, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
     config, ecosystem = job.config.emergence, job.ecosystem
     sides = [
         (Axis(place), np.linspace(low, high, config.points))
@@ -283,13 +327,6 @@ def _diagram(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
 
     total = config.seeds * config.points**2
     with progress.progress(total, f"phase diagram: {total} rollouts") as meter:
-        before = 0
-
-        def done(finished: int) -> None:
-            nonlocal before
-            meter.advance(finished - before)
-            before = finished
-
         layout = "loop" if jax.default_backend() == "cpu" else "vmap"
         found = phases.diagram(
             jax.jit(phases.cells(value, layout=layout)),
@@ -298,7 +335,7 @@ def _diagram(job: Job, key: jax.Array) -> dict[str, np.ndarray]:
             second=levers[1],
             keys=jax.random.split(key, config.seeds),
             chunk=job.config.chunk,
-            done=done,
+            done=stops.counted(meter, stop, total=total),
         )
     return {
         "phase_axes": np.array([config.lever, config.across]),

@@ -102,6 +102,34 @@ def test_rotation_error_covers_keys_that_differ():
     assert 0.91 < np.mean(covered) < 0.985
 
 
+@pytest.mark.parametrize("noise", [0.25, 0.5])
+def test_noise_is_no_rotation(noise):
+    """A potential game of eight levers, seen through four noisy keys: norms of the mean said 0.18 and 0.29, and were sure."""
+    seen = []
+    for seed in range(200):
+        tables = np.eye(8) + np.random.default_rng(seed).normal(0, noise, (4, 8, 8))
+
+        def slopes(theta, tables=tables):
+            return np.ones((4, 8)), (tables @ theta)[:, :, None] * np.eye(8)
+
+        seen.append(game.view(slopes, np.zeros(8), players=np.arange(8), weights=np.eye(8)))
+    index = np.array([each.rotation for each in seen])
+    error = np.array([each.rotation_error for each in seen])
+    assert np.median(index) < 0.02 and index.mean() < 0.2 * noise
+    assert np.mean(index <= 3.182 * error) > 0.9  # t of 3 degrees of freedom, 95 %
+
+
+def test_keys_that_agree_have_the_index_of_their_matrix():
+    hessian = np.array([[1.0, 2.0, 0.0], [0.5, 1.0, -1.0], [0.0, 3.0, 2.0]])
+
+    def slopes(theta):
+        return np.ones((4, 3)), np.tile(np.diag(hessian @ theta), (4, 1, 1))
+
+    seen = game.view(slopes, np.zeros(3), players=np.arange(3), weights=np.eye(3))
+    assert seen.rotation == pytest.approx(game.rotation(hessian), abs=1e-9)
+    assert seen.rotation_error == pytest.approx(0.0, abs=1e-9)
+
+
 def _prisoners(players: int, share: float):
     """Effort x_i costs x_i^2 / 2 and gives everyone `share`: alone x_i = share, together x_i = players * share."""
 

@@ -78,11 +78,11 @@ def test_a_stopped_table_goes_on_where_it_was(tmp_path):
     whole = analysis.run(_job()[0], tmp_path / "whole", None, tracker=TRACKER, stop=_never)
     job, calls, stop = _job(stop_after=3)
     assert analysis.run(job, tmp_path, None, tracker=TRACKER, stop=stop) is None
-    assert folder.read_arrays(tmp_path / analysis.PART)["values"].shape[0] == 2  # the third seed was not finished
+    assert folder.read_arrays(tmp_path / analysis.PART)["values"].shape[0] == 3
     job, calls, _ = _job()
     resumed = analysis.run(job, tmp_path, None, tracker=TRACKER, stop=_never)
     assert whole is not None and resumed is not None
-    assert calls == [8, 8, 8, 45]  # three seeds, then five seeds of nine rows
+    assert calls == [8, 8, 45]  # two seeds more, then five seeds of nine rows
     np.testing.assert_array_equal(resumed.measured.values, whole.measured.values)
 
 
@@ -158,6 +158,8 @@ def test_results_of_another_configuration_are_stale(tmp_path, stage):
         assert not stage.is_stale(_job(same)[0], tmp_path), same
     for other in ("--seed=4", "--steps=9", "--interactions.confidence=0.9", f"--{stage.STAGE}.seeds=5"):
         assert stage.is_stale(_job(other)[0], tmp_path), other
+    # Derivatives start after the warm-up of the interactions, scans start cold.
+    assert stage.is_stale(_job("--interactions.warm_up=3")[0], tmp_path) == (stage is sensitivities)
     (tmp_path / stage.FILE).write_bytes(b"nonsense")
     with pytest.raises(UserError, match=f"{stage.STAGE}.npz: cannot be read"):
         stage.is_stale(job, tmp_path)

@@ -345,7 +345,7 @@ def _analyse(folder: Path, cache: Path, *overrides: str) -> subprocess.Completed
 
 
 LIGHT = ["--sensitivities.seeds=0"]  # derivatives take minutes to compile: see the slow test
-SCAN = ["--emergence.lever=gates/home", "--emergence.points=3", "--emergence.hold=4", "--emergence.seeds=3"]
+SCAN = ["--emergence.lever=gates/home", "--emergence.points=3", "--emergence.hold=4", "--emergence.seeds=6"]
 
 
 def test_analysing_a_trained_run_adds_to_it_and_takes_nothing_away(finished, cache, tmp_path):
@@ -411,7 +411,7 @@ def test_analysis_from_end_to_end(cache, tmp_path):
     )
     emerged = folders.read_arrays(folder / "emergence.npz")
     assert emerged["phase_mean"].shape == (3, 3, len(NAMES)) and emerged["rates"].shape == (4, 3)
-    assert emerged["warning_p"].shape == (2, 3, 2) and np.all(emerged["warning_false_positives"] <= 0.5)
+    assert emerged["warning_p"].shape == (2, 6, 2) and np.all(emerged["warning_false_positives"] <= 0.5)
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "Who interacts with whom" in page
     (folder / "summary.json").unlink()

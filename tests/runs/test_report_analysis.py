@@ -188,6 +188,23 @@ def test_suppressed_teams_make_no_claim(tmp_path: Path) -> None:
     assert "labels:" not in text and "labels" not in source.split("<details")[0]
 
 
+def test_what_is_confirmed_is_confirmed_on_the_sampled_model(tmp_path: Path) -> None:
+    whole = np.zeros((J, 3))
+    whole[TOXIC, 0] = -0.4
+    between = np.array([[1.0, 0.2, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    sampled = {
+        "audited_reasons": np.array([""] * 3),
+        "audited_t": np.array([9.0] * 3),
+        **estimates("audited_objective", whole, 0.05),
+        **estimates("audited_algorithm", between, 0.05),
+    }
+    source, text, _ = drawn(sensitivities_section, tmp_path, arrays=derivatives(**sampled))
+    assert "on the sampled model, and what is split up is the expected mode" in text and "home: trust" not in text
+    row = row_of(source, "home: toxic exposure")
+    assert "-0.400 % (-0.450 to -0.350) ▲ healthier" in row and "+0.500 % (+0.450 to +0.550)" in row
+    assert "filter helps home" in text and "home hinders filter" not in text
+
+
 def test_teams_hinder_each_other_only_where_confirmed(tmp_path: Path) -> None:
     _, text, _ = drawn(sensitivities_section, tmp_path, arrays=derivatives())
     assert (
@@ -231,7 +248,12 @@ def test_the_price_is_told_with_its_radius(low: float, high: float, words: str, 
     found = derivatives(price_low=np.array(low), price_high=np.array(high))
     settings = "sensitivities: {radius: 0.5, rounds: 2, steps: 8}\n"
     source, text, _ = drawn(sensitivities_section, tmp_path, arrays=found, more=settings)
-    assert words in text and "within 0.500 of where they are" in text and "2 rounds of 8 gradient steps" in text
+    assert (
+        words in text
+        and "without its constraints" in text
+        and "within 0.500 of where they are" in text
+        and "2 rounds of 8 gradient steps" in text
+    )
     assert row_of(source[source.index("per unconstrained unit squared") :], "home").split() == [
         "home",
         "–",

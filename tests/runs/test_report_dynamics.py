@@ -165,7 +165,81 @@ def test_what_is_not_resolved_is_not_foretold(tmp_path: Path) -> None:
     found = tipping(distance_low=np.array(-math.inf), scan_flagged=np.zeros((6, 2), bool))
     _, page = page_of(tmp_path, emergence=found)
     assert "is not resolved, so that no tipping point is foretold" in page.text and "reaches 0" not in page.text
-    assert "On none of 2 objectives does the way matter" in page.text
+    assert "On none of 2 objectives was hysteresis found" in page.text
+
+
+def test_rates_that_bend_are_not_extrapolated(tmp_path: Path) -> None:
+    nothing = {f"distance_{name}": np.array(math.nan) for name in ("tipping", "low", "high")}
+    _, page = page_of(tmp_path / "bent", emergence=tipping(distance_curvature=np.array(0.01), **nothing))
+    assert "bend along home/sharpness (logits)" in page.text and "nothing is extrapolated" in page.text
+    assert "reaches 0" not in page.text
+    _, page = page_of(tmp_path / "even", emergence=tipping(distance_from=np.array(0.6)))
+    assert "bend along" not in page.text and ", from 0.600 on, the growth rate" in page.text
+
+
+def test_the_page_says_where_scans_start_and_ends_with_the_diagram(tmp_path: Path) -> None:
+    _, page = page_of(tmp_path, emergence=tipping())
+    assert "All of this starts cold" in page.text
+    headings = (
+        "Up and down again",
+        "How fast a disturbance dies out",
+        "against confidence",
+        "Where both levers are at an end",
+    )
+    places = [page.text.index(heading) for heading in headings]
+    assert places == sorted(places)
+
+
+def audited() -> dict[str, Any]:
+    """On the sampled model home does toxic exposure good, and the filter has a column."""
+    whole = np.zeros((J, 2))
+    whole[TOXIC, 0], whole[TOXIC, 1] = -0.4, 0.3
+    between = np.array([[1.0, 0.2], [0.1, 1.0]])
+    return {
+        "audited_reasons": np.array(["", ""]),
+        "audited_t": np.array([9.0, 8.0]),
+        "warm_up": np.array(20),
+        **estimates("audited_objective", whole, 0.05),
+        **estimates("audited_algorithm", between, 0.05),
+    }
+
+
+def test_numbers_are_those_of_the_sampled_model_where_it_was_audited(tmp_path: Path) -> None:
+    source, page = page_of(tmp_path / "audited", sensitivities=derivatives(**audited()))
+    section = source[source.index('<section id="externalities"') :]
+    row = row_of(section[section.index("Change in % of each objective") :], "toxic exposure")
+    assert "-0.40 % (-0.450 to -0.350)" in row and "+0.30 % (+0.250 to +0.350)" in row
+    assert "expected mode +0.50 %, of which carried over +0.40 %" in row and "expected mode not told" in row
+    assert "finite differences on the sampled model around the default levers, after 20 steps of warm-up" in page.text
+    assert "filter: it has no own metric" not in page.text
+    row = row_of(section, "filter: its own loss")
+    assert "+0.10 % (+0.0500 to +0.150)" in row and "expected mode -0.30 %" in row
+    drawings = next(v for v in pictures(source) if len(v) == 3)
+    at = drawings[0]["layout"]["yaxis"]["ticktext"].index("toxic exposure")
+    assert drawings[0]["data"][1]["z"][at][0] > 0 and drawings[1]["data"][1]["text"][at][0] == "+0.10"
+    _, page = page_of(tmp_path / "not", sensitivities=derivatives())
+    assert "Derivatives are those of the expected mode at the default levers, from the first step on" in page.text
+    lost = audited()
+    del lost["audited_algorithm_p"]
+    with pytest.raises(UserError, match=r"sensitivities\.npz: lacks audited_algorithm_p"):
+        page_of(tmp_path / "lost", sensitivities=derivatives(**lost))
+
+
+def test_teams_with_one_metric_are_marked(tmp_path: Path) -> None:
+    between = estimates("externality_algorithm", np.ones((2, 2)), 0.0)
+    found = derivatives(own_row=np.array([0, 0]), reasons=np.array(["", ""]), **between)
+    source, _ = page_of(tmp_path, sensitivities=found)
+    section = source[source.index("Team on team") :]
+    assert "the same metric" in row_of(section, "filter: engagement") and "1.00" not in row_of(
+        section, "filter: engagement"
+    )
+
+
+def test_prices_and_angles_say_what_they_hang_on(tmp_path: Path) -> None:
+    source, page = page_of(tmp_path, sensitivities=derivatives(rotation_error=np.array(math.nan)))
+    assert "of the goal without its constraints" in row_of(source, "Price of non-coordination")
+    assert "one unconstrained unit (a factor e, or one logit)" in page.text
+    assert "s.e." not in row_of(source, "Rotation index")  # too few rollouts for an error
 
 
 def test_growth_alone_is_shown(tmp_path: Path) -> None:

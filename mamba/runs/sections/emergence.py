@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mamba.interactions.statistics import Estimate, estimate
 from mamba.objectives import NAMES
 from mamba.runs import emergence
-from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, series, table, tag
+from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, p_value, series, table, tag
 from mamba.runs.pictures import interactions as pictures
 from mamba.runs.pictures import maps, scans
 from mamba.runs.sections.contributions import key_objectives
@@ -33,14 +33,20 @@ def emergence_section(view: View, drawn: Figures) -> Html:
         return Html("")
     path = view.run.path / emergence.FILE
     required(path, arrays, _GROWTH)
-    parts: list[Any] = []
+    cold = (
+        "All of this starts cold, from the population as configured and not after the warm-up of the interaction analysis: a scan "
+        "carries its state on from value to value, every cell of a phase diagram is a rollout of its own from the first step "
+        "on, and growth is measured after the first half of a rollout."
+    )
+    parts: list[Any] = [tag("p", cold, class_="note")]
     if "scan_axis" in arrays:
         required(path, arrays, _SCAN)
         parts += _scan(view, arrays, drawn)
+    parts += _growth(view, arrays, drawn)
     if "phase_axes" in arrays:
         required(path, arrays, _PHASE)
         parts += _phases(view, arrays, drawn)
-    return join([*parts, *_growth(view, arrays, drawn)])
+    return join(parts)  # last what the corners of the diagram follow
 
 
 # ---- scan ------------------------------------------------------------------------------------------------------------
@@ -83,9 +89,9 @@ def _scan(view: View, arrays: Mapping[str, NDArray[Any]], drawn: Figures) -> lis
         about=about[start],
         chosen=start,
         caption=(
-            f"The platform carries its state along while {lever} goes up, then down. Bands: {view.ci} over seeds. Filled: the "
-            "two ways differ beyond chance, by more than a twentieth of the range, and still do after a longer hold. Vertical: "
-            "where a regime ends."
+            f"The platform starts cold and carries its state along while {lever} goes up, then down. Bands: {view.ci} over "
+            "seeds. Filled: the two ways differ beyond chance, by more than a twentieth of the range, and still do after a longer "
+            "hold. Vertical: where a regime ends."
         ),
     )
     tipped = [each.label for each, k in zip(watched, numbers, strict=True) if flagged[:, k].any()]
@@ -167,14 +173,19 @@ def _foretold(view: View, arrays: Mapping[str, NDArray[Any]], lever: str) -> str
     if "distance_tipping" not in arrays:
         return ""
     place, low, high = (float(arrays[f"distance_{part}"]) for part in ("tipping", "low", "high"))
+    bend = float(arrays.get("distance_curvature", math.nan))
+    if bend < 0.05:
+        return (
+            f"The growth rates of disturbances bend along {lever} ({p_value(bend)}), so that nothing is extrapolated and no "
+            "tipping point is foretold."
+        )
     if not math.isfinite(place):
         return f"The growth rate of disturbances does not move towards 0 as {lever} rises, so that no tipping point is foretold."
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"How the growth rate of disturbances changes with {lever} is not resolved, so that no tipping point is foretold."
-    bend = float(arrays.get("distance_curvature", math.nan))
-    bent = " The rates do not lie on a line, so that this is a guess." if bend < 0.05 else ""
     ci = f"{view.ci} {between(low, high, signed=False)}"
-    return f"Extrapolated along {lever}, the growth rate of disturbances reaches 0 at {number(place)} ({ci}).{bent}"
+    begin = f", from {number(float(arrays['distance_from']))} on" if "distance_from" in arrays else ""
+    return f"Extrapolated along {lever}{begin}, the growth rate of disturbances reaches 0 at {number(place)} ({ci})."
 
 
 # ---- phase diagram ---------------------------------------------------------------------------------------------------
@@ -215,8 +226,8 @@ def _phases(view: View, arrays: Mapping[str, NDArray[Any]], drawn: Figures) -> l
         variants,
         about=about[start],
         chosen=start,
-        caption="Mean over seeds; blue healthier, orange worse within the diagram. Lined: cells where regimes meet, that is a "
-        "ridge of slopes beyond chance and several times the usual one.",
+        caption="Mean over seeds, each rollout from its first step on; blue healthier, orange worse within the diagram. "
+        "Lined: cells where regimes meet, that is a ridge of slopes beyond chance and several times the usual one.",
     )
     rows = [_phase_row(each, mean[..., NAMES.index(each.name)], fast[..., NAMES.index(each.name)]) for each in shown]
     columns = [
@@ -261,7 +272,7 @@ def _growth(view: View, arrays: Mapping[str, NDArray[Any]], drawn: Figures) -> l
     picture = drawn.add(
         [pictures.dots([names[at] for at in known], [("growth rate", dots)], x="growth rate per hour")],
         about="Dot plot of the growth rate of a disturbance of each part of the platform.",
-        caption="Expected mode, each part by itself, the others held. Left of 0: a disturbance dies out.",
+        caption="Expected mode, second half of a rollout, each part by itself, the others held. Left of 0: a disturbance dies out.",
     )
     rows = [
         [names[at], _interval(mean[at], low[at], high[at]), _relaxation(mean[at], low[at], high[at])] for at in known

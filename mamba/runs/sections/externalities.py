@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mamba.interactions.statistics import discoveries
 from mamba.objectives import NAMES
 from mamba.runs import sensitivities
-from mamba.runs.markup import MISSING, Column, Html, between, join, number, table, tag
+from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, table, tag
 from mamba.runs.pictures import maps
 from mamba.runs.sections.contributions import key_objectives
 from mamba.runs.sections.shared import Figures, Objective, View, grouped, interval_words, label_of, required
@@ -24,6 +24,10 @@ _NEEDED = (
         for name in ("objective", "algorithm", "direct", "mediated")
         for part in ("mean", "low", "high", "p")
     ),
+)
+AUDITED = (
+    *("audited_reasons", "audited_t"),
+    *(f"audited_{name}_{part}" for name in ("objective", "algorithm") for part in ("mean", "low", "high", "p")),
 )
 _CHOICES = {
     "objective": "the whole effect",
@@ -37,9 +41,10 @@ def externalities_section(view: View, drawn: Figures) -> Html:
     arrays = view.sensitivities
     if arrays is None:
         return Html("")
-    required(view.run.path / sensitivities.FILE, arrays, _NEEDED)
+    told = sensitivities.source(arrays)
+    required(view.run.path / sensitivities.FILE, arrays, _NEEDED + (AUDITED if told == "audited" else ()))
     names = [str(name) for name in arrays["names"]]
-    reasons = [str(reason) for reason in arrays["reasons"]]
+    reasons = reasons_of(arrays, told)
     shown = [each for each in view.objectives.values() if each.name in NAMES]
     own = [_own(view, int(row)) for row in arrays["own_row"]]
     stand = [j for j, reason in enumerate(reasons) if not reason]
@@ -47,19 +52,37 @@ def externalities_section(view: View, drawn: Figures) -> Html:
         tag(
             "p",
             "Suppose that one team tunes the levers of its own algorithm, towards its own metric and along its own gradient. For "
-            "each 1 % that this metric improves, the table says by how many per cent everything else changes. Derivatives are "
-            "those of the expected mode at the default levers: they are local, and say nothing about large steps.",
+            "each 1 % that this metric improves, the table says by how many per cent everything else changes. "
+            f"{_measured(arrays, told)} They are local, and say nothing about large steps.",
         )
     ]
     absent = [f"{names[j]}: {reason}" for j, reason in enumerate(reasons) if reason]
     if stand:
         parts += _externalities(view, arrays, names, shown, own, drawn)
     if absent:
-        parts.append(tag("p", "Without a column, because nothing can be said per 1 %:", class_="note"))
+        where = " on the sampled model" if told == "audited" else ""
+        parts.append(tag("p", f"Without a column, because nothing can be said per 1 %{where}:", class_="note"))
         parts.append(tag("ul", *[tag("li", text) for text in absent], class_="note"))
     parts += _conflicts(view, arrays, shown, drawn)
     parts += _stability(view, arrays, names)
     return join(parts)
+
+
+def reasons_of(arrays: Mapping[str, NDArray[Any]], told: str) -> list[str]:
+    """Why a team has no column, empty where it has one; `told` from `sensitivities.source`."""
+    return [str(reason) for reason in arrays["audited_reasons" if told == "audited" else "reasons"]]
+
+
+def _measured(arrays: Mapping[str, NDArray[Any]], told: str) -> str:
+    """Which model the numbers are of, and from where on."""
+    warm_up = int(arrays.get("warm_up", 0))
+    start = f"after {count(warm_up, 'step')} of warm-up of the whole platform" if warm_up else "from the first step on"
+    if told == "audited":
+        return (
+            f"The numbers are finite differences on the sampled model around the default levers, {start}. What lies within a step "
+            "and what is carried over only derivatives can tell apart; those are of the expected mode."
+        )
+    return f"Derivatives are those of the expected mode at the default levers, {start}."
 
 
 def _own(view: View, row: int) -> str:
@@ -81,13 +104,15 @@ def _externalities(
     rate = float((view.run.config.get("interactions") or {}).get("false_discovery_rate") or 0.05)
     order = [NAMES.index(each.name) for each in shown]
     health = np.array([each.health for each in shown])[:, None]
-    reach = maps.reach_of(_estimate(arrays, "externality_objective")[0])
+    told = sensitivities.source(arrays)
+    reach = maps.reach_of(_estimate(arrays, f"{told}_objective")[0])
     columns = [f"{name}: {metric}" for name, metric in zip(names, own, strict=True)]
-    reasons = [str(reason) for reason in arrays["reasons"]]
 
     def cells(name: str) -> maps.Cells:
-        mean, low, high = (each[order] for each in _estimate(arrays, f"externality_{name}"))
-        clear = _passes(arrays, name, rate)[order]
+        of = told if name == "objective" else "externality"
+        mean, low, high = (each[order] for each in _estimate(arrays, f"{of}_{name}"))
+        clear = _passes(arrays, f"{of}_{name}", rate)[order]
+        reasons = reasons_of(arrays, of)
         there = np.isfinite(mean)
         hover = [
             [
@@ -102,9 +127,13 @@ def _externalities(
         words = [[_size(value) for value in row] for row in mean]
         return maps.Cells([each.label for each in shown], names, health * mean / reach, words, hover, clear, ~there)
 
-    about = [f"Heat map of externalities, objectives by teams: {words}." for words in _CHOICES.values()]
+    choices = dict(_CHOICES)
+    if told == "audited":
+        choices = {name: f"{words} ({'sampled model' if name == 'objective' else 'expected mode'})"
+                   for name, words in _CHOICES.items()}  # fmt: skip
+    about = [f"Heat map of externalities, objectives by teams: {words}." for words in choices.values()]
     chooser = drawn.choose(
-        [("", words[:1].upper() + words[1:], text) for words, text in zip(_CHOICES.values(), about, strict=True)],
+        [("", words[:1].upper() + words[1:], text) for words, text in zip(choices.values(), about, strict=True)],
         name="externality-shown",
     )
     legend = f"% per 1 %, full at {_size(reach).lstrip('+')}"
@@ -117,10 +146,11 @@ def _externalities(
             "reason is under the pointer and below."
         ),
     )
-    mean, low, high = _estimate(arrays, "externality_objective")
+    mean, low, high = _estimate(arrays, f"{told}_objective")
+    expected = np.asarray(arrays["externality_objective_mean"], np.float64)
     mediated = np.asarray(arrays["externality_mediated_mean"], np.float64)
-    clear = _passes(arrays, "objective", rate)
-    stand = [j for j, reason in enumerate(reasons) if not reason]
+    clear = _passes(arrays, f"{told}_objective", rate)
+    stand = [j for j, reason in enumerate(reasons_of(arrays, told)) if not reason]
 
     def cell(k: int, j: int, each: Objective) -> Html:
         if not math.isfinite(mean[k, j]):
@@ -131,6 +161,9 @@ def _externalities(
             interval_words(float(low[k, j]), float(high[k, j])),
         ]
         through = tag("div", f"carried over {_size(mediated[k, j])} %", class_="unit")
+        if told == "audited":
+            words = f"expected mode {_size(expected[k, j])} %, of which carried over {_size(mediated[k, j])} %"
+            through = tag("div", words if math.isfinite(expected[k, j]) else "expected mode not told", class_="unit")
         return join([text[0], " ", text[1], through])
 
     groups = [
@@ -138,37 +171,40 @@ def _externalities(
         for heading, some in grouped(view)
         if (inside := [each for each in some if each in shown])
     ]
-    told = table(
+    numbers = table(
         f"Change in % of each objective for each 1 % that a team improves its own metric ({view.ci}, jackknife over rollouts); "
-        "and the part of it that comes through what is carried over from step to step.",
+        f"{'below, what the expected mode gives, and' if told == 'audited' else 'and'} the part of it that comes through what is "
+        "carried over from step to step.",
         [Column("Objective"), *[Column(columns[j], numeric=True) for j in stand]],
         groups,
     )
-    across, low_a, high_a = _estimate(arrays, "externality_algorithm")
-    body = [
-        [
-            f"{names[i]}: {own[i]}",
-            *[
-                join([f"{_size(across[i, j])} %", " ", interval_words(float(low_a[i, j]), float(high_a[i, j]))])
-                if i != j and math.isfinite(across[i, j])
-                else MISSING
-                for j in stand
-            ],
-        ]
-        for i in range(len(names))
-    ]
+    across, low_a, high_a = _estimate(arrays, f"{told}_algorithm")
+    row_of = [int(row) for row in arrays["own_row"]]
+
+    def team(i: int, j: int) -> Html | str:
+        if i == j:
+            return MISSING
+        if row_of[i] == row_of[j]:
+            return "the same metric"
+        if not math.isfinite(across[i, j]):
+            return MISSING
+        beside = float(arrays["externality_algorithm_mean"][i, j])
+        below = [tag("div", f"expected mode {_size(beside)} %", class_="unit")] if told == "audited" else []
+        return join([f"{_size(across[i, j])} %", " ", interval_words(float(low_a[i, j]), float(high_a[i, j])), *below])
+
+    body = [[f"{names[i]}: {own[i]}", *[team(i, j) for j in stand]] for i in range(len(names))]
     between_teams = table(
         f"Team on team: improvement in % of the metric of the row for each 1 % that the team of the column improves its own "
         f"({view.ci}); negative: one team's progress is the other's loss.",
         [Column("Metric of"), *[Column(names[j], numeric=True) for j in stand]],
         [(None, body)],
     )
-    return [chooser, picture, tag("details", tag("summary", "Show the numbers"), told), between_teams]
+    return [chooser, picture, tag("details", tag("summary", "Show the numbers"), numbers), between_teams]
 
 
 def _passes(arrays: Mapping[str, NDArray[Any]], name: str, rate: float) -> NDArray[np.bool_]:
     """[J, A] effects that pass; what a team does to the objective it is measured by is 1 % by construction, and no test."""
-    p = np.array(arrays[f"externality_{name}_p"], np.float64)
+    p = np.array(arrays[f"{name}_p"], np.float64)
     for team, row in enumerate(arrays["own_row"]):
         if int(row) < len(p):
             p[int(row), team] = np.nan
@@ -204,8 +240,9 @@ def _conflicts(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[O
         [maps.table_map(maps.Cells(labels, labels, mean, words, hover, clear, ~np.isfinite(mean)), legend="cosine")],
         about="Heat map of the cosines between the gradients of the key objectives.",
         caption=(
-            "+1: the same change of levers makes both healthier; −1: what makes one healthier harms the other. Grey: the "
-            "interval (bootstrap over rollouts) includes 0."
+            "Expected mode. +1: the same change of levers makes both healthier; −1: what makes one healthier harms the other. "
+            "Grey: the interval (bootstrap over rollouts) includes 0. A lever's step is one unconstrained unit (a factor e, or one "
+            "logit): in other units the angles are others."
         ),
     )
     body = [
@@ -239,7 +276,9 @@ def _stability(view: View, arrays: Mapping[str, NDArray[Any]], names: Sequence[s
         ("rotation_between", "Rotation index between teams", "the same without what each team does to itself"),
     ):
         if math.isfinite(scalar(name)):
-            rows.append([what, f"{number(scalar(name))} ± {number(scalar(f'{name}_error'))} (s.e.)", reading])
+            error = scalar(f"{name}_error")
+            words = f" ± {number(error)} (s.e.)" if math.isfinite(error) else ""
+            rows.append([what, f"{number(scalar(name))}{words}", reading])
     if "rightmost" in arrays:
         real, imaginary = (float(x) for x in arrays["rightmost"])
         if bool(arrays.get("at_equilibrium", False)):
@@ -263,7 +302,7 @@ def _stability(view: View, arrays: Mapping[str, NDArray[Any]], names: Sequence[s
     for name, what, reading in (
         ("alone", "Goal when every team follows its own metric", "against today, in %; less is better"),
         ("together", "Goal when all levers are tuned together", "against today, in %; less is better"),
-        ("price", "Price of non-coordination", "the first less the second"),
+        ("price", "Price of non-coordination", "the first less the second; of the goal without its constraints"),
     ):
         if math.isfinite(scalar(f"{name}_mean")):
             mean, low, high = (100 * scalar(f"{name}_{part}") for part in ("mean", "low", "high"))
@@ -274,7 +313,8 @@ def _stability(view: View, arrays: Mapping[str, NDArray[Any]], names: Sequence[s
     return [
         tag("h3", "If every team follows its own metric"),
         table(
-            "The game between teams at the default levers; gaps and prices on the sampled model.",
+            "The game between teams at the default levers; gaps and prices on the sampled model. The goal here is what is "
+            "minimised, without the constraints on what is to be kept: tuned together, the levers may break those.",
             columns,
             [(None, rows)],
         ),

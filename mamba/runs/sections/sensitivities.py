@@ -15,6 +15,7 @@ from mamba.runs import sensitivities
 from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import interactions as pictures
 from mamba.runs.sections.contributions import key_objectives
+from mamba.runs.sections.externalities import AUDITED
 from mamba.runs.sections.shared import Figures, Objective, View, interval_words, label_of, required
 
 _PARTS = ("objective", "direct", "mediated", "algorithm")
@@ -24,6 +25,7 @@ _NEEDED = (
 )
 ROWS = 10  # rows of a table before the rest is folded
 PAIRS = 5  # conflicts told
+_NOTHING = (math.nan, math.nan, math.nan)
 ALONE = 0.999  # share of a squared gradient from which one lever counts as the only one
 
 
@@ -33,7 +35,8 @@ class Entry(NamedTuple):
     Attributes:
         team: index of the algorithm that improves its own metric.
         objective: what changes.
-        whole: the change.
+        whole: the change in the expected mode.
+        sampled: the change on the sampled model; NaN without an audit.
         within: the part that holds all that is carried over fixed.
         carried: the rest.
     """
@@ -41,8 +44,14 @@ class Entry(NamedTuple):
     team: int
     objective: Objective
     whole: tuple[float, float, float]
+    sampled: tuple[float, float, float]
     within: tuple[float, float, float]
     carried: tuple[float, float, float]
+
+    @property
+    def told(self) -> tuple[float, float, float]:
+        """What is reported: the sampled model where there is one."""
+        return self.sampled if math.isfinite(self.sampled[0]) else self.whole
 
     @property
     def missed(self) -> float:
@@ -66,7 +75,8 @@ def sensitivities_section(view: View, drawn: Figures) -> Html:
     arrays = view.sensitivities
     if arrays is None:
         return Html("")
-    required(view.run.path / sensitivities.FILE, arrays, _NEEDED)
+    audited = sensitivities.source(arrays) == "audited"
+    required(view.run.path / sensitivities.FILE, arrays, _NEEDED + (AUDITED if audited else ()))
     shown = [each for each in view.objectives.values() if each.name in NAMES]
     parts = [
         *_one_step(view, arrays, shown, drawn),
@@ -80,9 +90,11 @@ def sensitivities_section(view: View, drawn: Figures) -> Html:
 def confirmed(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[Objective]) -> tuple[list[Entry], int]:
     """Externalities that pass at the run's false discovery rate, largest first, and how many were tested.
 
-    A team's effect on the objective that it is measured by is 1 % by construction, and no test.
+    Tests are those of the sampled model where that was audited. A team's effect on the objective that it is measured by is
+    1 % by construction, and no test.
     """
-    p = np.array(arrays["externality_objective_p"], np.float64)
+    told = sensitivities.source(arrays)
+    p = np.array(arrays[f"{told}_objective_p"], np.float64)
     for team, row in enumerate(arrays["own_row"]):
         if int(row) < len(p):
             p[int(row), team] = np.nan
@@ -91,21 +103,23 @@ def confirmed(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[Ob
         Entry(
             team,
             each,
-            _triple(arrays, "objective", NAMES.index(each.name), team),
-            _triple(arrays, "direct", NAMES.index(each.name), team),
-            _triple(arrays, "mediated", NAMES.index(each.name), team),
+            _triple(arrays, "externality_objective", NAMES.index(each.name), team),
+            _triple(arrays, "audited_objective", NAMES.index(each.name), team) if told == "audited" else _NOTHING,
+            _triple(arrays, "externality_direct", NAMES.index(each.name), team),
+            _triple(arrays, "externality_mediated", NAMES.index(each.name), team),
         )
         for each in shown
         for team in range(p.shape[1])
         if found[NAMES.index(each.name), team]
     ]
-    return sorted(entries, key=lambda entry: -abs(entry.whole[0])), int(np.isfinite(p).sum())
+    return sorted(entries, key=lambda entry: -abs(entry.told[0])), int(np.isfinite(p).sum())
 
 
 # ---- one step against the dynamics -----------------------------------------------------------------------------------
 
 
 def _one_step(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[Objective], drawn: Figures) -> list[Html]:
+    audited = sensitivities.source(arrays) == "audited"
     entries, tests = confirmed(view, arrays, shown)
     heading = tag("h3", "What a one-step view misses")
     rate = f"a false discovery rate of {100 * _rate(view):g} %"
@@ -118,10 +132,15 @@ def _one_step(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[Ob
     shares = [entry.missed for entry in entries if math.isfinite(entry.missed)]
     turned = sum(entry.turned for entry in entries)
     text = (
-        f"{len(entries)} of {count(tests, 'externality', 'externalities')} {'passes' if len(entries) == 1 else 'pass'} at {rate}. "
+        f"{len(entries)} of {count(tests, 'externality', 'externalities')} {'passes' if len(entries) == 1 else 'pass'} at {rate}"
+        f"{' on the sampled model, and what is split up is the expected mode' if audited else ''}. "
         "A team that looks one step ahead sees what happens within that step; what reaches the others through tired, leaving "
         "or persuaded users, moved ties and learners it does not see."
     )
+    # A derivative that is no more than noise has no parts.
+    entries = [entry for entry in entries if math.isfinite(entry.whole[0])]
+    if not entries:
+        return [heading, tag("p", text + " In the expected mode none of them is resolved.")]
     if shares:
         half = sum(share > 0.5 for share in shares)
         text += (
@@ -141,11 +160,12 @@ def _one_step(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[Ob
     picture = drawn.add(
         [pictures.dots(rows, lines, x="% per 1 % of the team's own metric")],
         about="Dot plot of the largest confirmed externalities: the part within a step, and the part that is carried over.",
-        caption="The two parts add up to the externality. Intervals: each alone.",
+        caption="The two parts add up to the externality in the expected mode. Intervals: each alone.",
     )
     columns = [
         Column("Team: objective"),
-        Column("Whole", numeric=True),
+        *([Column("Sampled model", numeric=True)] if audited else []),
+        Column("Expected mode" if audited else "Whole", numeric=True),
         Column("Within a step", numeric=True),
         Column("Carried over", numeric=True),
         Column("Missed by one step", numeric=True),
@@ -178,22 +198,24 @@ def _dot(row: str, words: str, of: tuple[float, float, float], ci: str) -> pictu
 
 
 def _split_row(names: Sequence[str], entry: Entry) -> list[Any]:
-    verdict = "better" if (entry.whole[0] > 0) == (entry.objective.health > 0) else "worse"
+    verdict = "better" if (entry.told[0] > 0) == (entry.objective.health > 0) else "worse"
     words = "▲ healthier" if verdict == "better" else "▼ worse"
-    whole = join([tag("span", f"{number(entry.whole[0], signed=True)} %", class_=verdict), " ", _brackets(entry.whole),
-                  tag("div", words, class_=verdict)])  # fmt: skip
+    told = join([tag("span", f"{number(entry.told[0], signed=True)} %", class_=verdict), " ", _brackets(entry.told),
+                 tag("div", words, class_=verdict)])  # fmt: skip
+    whole = [told, _cell(entry.whole)] if math.isfinite(entry.sampled[0]) else [told]
     within = join(
         [_cell(entry.within), *([tag("div", "the other way", class_="unit")] if entry.turned else [])],
     )
     missed = percent(100 * entry.missed, signed=False)
-    return [f"{names[entry.team]}: {entry.objective.label}", whole, within, _cell(entry.carried), missed]
+    return [f"{names[entry.team]}: {entry.objective.label}", *whole, within, _cell(entry.carried), missed]
 
 
 # ---- team on team ----------------------------------------------------------------------------------------------------
 
 
 def _teams(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
-    p = np.array(arrays["externality_algorithm_p"], np.float64)
+    told = f"{sensitivities.source(arrays)}_algorithm"
+    p = np.array(arrays[f"{told}_p"], np.float64)
     # A team on itself, and teams with one metric: the same 1 % by construction, and no test.
     rows = np.asarray(arrays["own_row"])
     p[rows[:, None] == rows] = np.nan
@@ -202,14 +224,14 @@ def _teams(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
         return []
     names = [str(name) for name in arrays["names"]]
     found = [(int(i), int(j)) for i, j in zip(*np.nonzero(discoveries(p, _rate(view))), strict=True)]
-    found.sort(key=lambda at: -abs(float(arrays["externality_algorithm_mean"][at])))
+    found.sort(key=lambda at: -abs(float(arrays[f"{told}_mean"][at])))
     heading = tag("h3", "Who helps and who hinders whom")
     if not found:
         text = f"None of {count(tests, 'effect')} of one team's progress on another team's metric is confirmed."
         return [heading, tag("p", text)]
     items = []
     for i, j in found[:ROWS]:
-        of = _triple(arrays, "algorithm", i, j)
+        of = _triple(arrays, told, i, j)
         hinders = of[0] < 0
         verb = tag("span", "hinders" if hinders else "helps", class_="worse" if hinders else "better")
         items.append(
@@ -272,7 +294,7 @@ def _collisions(view: View, arrays: Mapping[str, NDArray[Any]], shown: Sequence[
         ]
         for a, b in dict.fromkeys([(a, b), *clear[:PAIRS]])
     ]
-    caption = "Cosine between improving directions; −1: whatever helps one harms the other as much as can be."
+    caption = "Cosine between improving directions, with steps of one unconstrained unit; −1: whatever helps one harms the other."
     columns = [Column("Objectives"), Column(f"Cosine ({view.ci})", numeric=True)]
     return [heading, tag("p", text), table(caption, columns, [(None, rows)])]
 
@@ -306,7 +328,8 @@ def _game(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
             tag(
                 "p",
                 f"{verdict} ({number(100 * float(arrays['price_mean']), signed=True)} %, {view.ci} "
-                f"{between(100 * low, 100 * high)}). {_search(config)} A wider or longer search may give another price.",
+                f"{between(100 * low, 100 * high)}). The goal is taken without its constraints. {_search(config)} "
+                "A wider or longer search may give another price.",
             )
         )
     coupling = np.asarray(arrays.get("coupling", np.zeros((0, 0))), np.float64)
@@ -357,7 +380,7 @@ def _own(view: View, arrays: Mapping[str, NDArray[Any]], team: int) -> str:
 
 
 def _triple(arrays: Mapping[str, NDArray[Any]], name: str, i: int, j: int) -> tuple[float, float, float]:
-    mean, low, high = (float(arrays[f"externality_{name}_{part}"][i, j]) for part in ("mean", "low", "high"))
+    mean, low, high = (float(arrays[f"{name}_{part}"][i, j]) for part in ("mean", "low", "high"))
     return mean, low, high
 
 
