@@ -68,6 +68,8 @@ def pairs(
 ) -> list[Finding]:
     """One sentence for each confirmed pair, on the objective where it is largest in spreads; the largest pair first.
 
+    What has a definite verdict goes before what only interacts, and that before what is confirmed but of no resolved kind.
+
     Args:
         analysis: of a value table.
         config: what it was made with.
@@ -75,11 +77,15 @@ def pairs(
     """
     scale = np.where(analysis.spread > _SPREAD, analysis.spread, np.inf)
     judged = analysis.confirmed & (analysis.verdicts.codes != verdicts.CODES["none"])
-    size = np.where(judged, np.abs(np.nan_to_num(analysis.verdicts.interaction.mean)) / scale, 0.0)
-    best = size.argmax(axis=-1)
+    size = np.abs(np.nan_to_num(analysis.verdicts.interaction.mean)) / scale
+    known = np.select(
+        [analysis.verdicts.codes == verdicts.CODES[name] for name in ("unresolved", "conditional")], [0, 1], 2
+    )
+    order = np.where(judged & (size > 0), 1 + known + size / (1 + size), 0.0)
+    best = order.argmax(axis=-1)
     upper = zip(*np.triu_indices(len(analysis.names), 1), strict=True)
-    told = [(int(i), int(j), int(best[i, j])) for j, i in upper if size[i, j, best[i, j]] > 0]
-    told.sort(key=lambda at: -size[at])
+    told = [(int(i), int(j), int(best[i, j])) for j, i in upper if order[i, j, best[i, j]] > 0]
+    told.sort(key=lambda at: -order[at])
     # Of all tests so many are told, each as the largest of its pair.
     wide = {
         "seeds": len(analysis.values),

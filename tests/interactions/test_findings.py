@@ -161,3 +161,17 @@ def test_intervals_of_what_is_told_cover_although_it_was_picked():
     assert min(count.values()) >= 75
     for kind, of in count.items():
         assert missed[kind] <= 0.05 * of + 3 * np.sqrt(0.05 * 0.95 * of), (kind, missed, count)
+
+
+def test_a_definite_verdict_is_told_before_a_larger_one_of_no_resolved_kind():
+    """Toxic exposure: a smaller interaction of two that help. Polarisation: a larger one, of which nothing alone is resolved."""
+    rng = np.random.default_rng(4)
+    gates = designs.gates(2)
+    table = 1.0 + rng.normal(0, 0.01, (8, 4, len(NAMES)))
+    table[:, :, TOXIC] -= 0.3 * gates.sum(axis=1) + 0.15 * gates.prod(axis=1)
+    table[:, :, NAMES.index("polarisation")] += 0.6 * gates.prod(axis=1)
+    analysis = factorial.analyse(("ranker", "filter"), table)
+    size = np.abs(analysis.verdicts.interaction.mean[0, 1]) / analysis.spread
+    assert size[NAMES.index("polarisation")] > size[TOXIC]
+    (told,) = findings.pairs(analysis, config=InteractionsConfig())
+    assert told.objective == "toxic_exposure_per_user" and "They reinforce each other" in told.sentence
