@@ -63,17 +63,11 @@ def _sign(objective: str) -> float:
     return 1.0 if OBJECTIVES[objective].better == "higher" else -1.0
 
 
-def pairs(
-    analysis: Analysis, *, config: InteractionsConfig, learning: tuple[np.ndarray, np.ndarray] | None = None
-) -> list[Finding]:
-    """One sentence for each confirmed pair, on the objective where it is largest in spreads; the largest pair first.
+def prominence(analysis: Analysis) -> np.ndarray:
+    """How far to the front a pair belongs, [A, A, J]; 0 where nothing is confirmed or it is negligible.
 
-    What has a definite verdict goes before what only interacts, and that before what is confirmed but of no resolved kind.
-
-    Args:
-        analysis: of a value table.
-        config: what it was made with.
-        learning: `(pairs [K, 2], values [K, S, 9, J])` of pairs that were run at the levels off, frozen and learning.
+    What has a definite verdict goes before what only interacts, and that before what is confirmed but of no resolved kind; among
+    equals the larger interaction in spreads goes first.
     """
     scale = np.where(analysis.spread > _SPREAD, analysis.spread, np.inf)
     judged = analysis.confirmed & (analysis.verdicts.codes != verdicts.CODES["none"])
@@ -81,7 +75,20 @@ def pairs(
     known = np.select(
         [analysis.verdicts.codes == verdicts.CODES[name] for name in ("unresolved", "conditional")], [0, 1], 2
     )
-    order = np.where(judged & (size > 0), 1 + known + size / (1 + size), 0.0)
+    return np.where(judged & (size > 0), 1 + known + size / (1 + size), 0.0)
+
+
+def pairs(
+    analysis: Analysis, *, config: InteractionsConfig, learning: tuple[np.ndarray, np.ndarray] | None = None
+) -> list[Finding]:
+    """One sentence for each confirmed pair, on its most prominent objective; the most prominent pair first.
+
+    Args:
+        analysis: of a value table.
+        config: what it was made with.
+        learning: `(pairs [K, 2], values [K, S, 9, J])` of pairs that were run at the levels off, frozen and learning.
+    """
+    order = prominence(analysis)
     best = order.argmax(axis=-1)
     upper = zip(*np.triu_indices(len(analysis.names), 1), strict=True)
     told = [(int(i), int(j), int(best[i, j])) for j, i in upper if order[i, j, best[i, j]] > 0]

@@ -164,7 +164,7 @@ def _top(view: View) -> Html:
         " ran together on one simulated network. " if families else "One simulated network. ",
     ]
     if steps:
-        people = f" of {count(users, 'user')}" if is_number(users) else ""
+        people = f" of {count(users, 'user')}" if is_number(users) and users else ""  # 0 is everyone
         what.append(f"Every rollout follows {count(steps, 'hour')}{people}. ")
     if view.analysed is not None:
         each, platforms = view.analysed.analysis.values.shape[:2]

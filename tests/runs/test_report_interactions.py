@@ -200,7 +200,7 @@ def test_sentences_are_written_before_the_run_ends(tmp_path: Path) -> None:
     assert expected[0].objective == "toxic_exposure_per_user"
     assert (strongest(of)[0].i, strongest(of)[0].j) == (0, 1)
     _, page = written(path)
-    assert "work against each other" in page.text and "Turning on search while home runs" in page.text
+    assert "work against each other" in page.text and "Having search on rather than off" in page.text
 
 
 def test_the_page_tells_what_the_analysis_of_the_run_found(tmp_path: Path) -> None:

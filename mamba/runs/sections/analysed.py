@@ -48,7 +48,7 @@ class Analysed(NamedTuple):
             the pair's having been picked.
         given: the same while j is on.
         interaction: the same of the interaction, estimates [A, A, J].
-        told: resolved pairs that are not negligible, the strongest first.
+        told: resolved pairs that are not negligible, the most prominent first.
         learning_pairs: [K, 2] pairs that were run at three levels, (i, j).
         learning_values: [K, S, 9, J].
         windows: [S, R, W, J] values by window, W may be 0.
@@ -167,4 +167,5 @@ def _told(analysis: factorial.Analysis) -> tuple[Pair, ...]:
         spread = float(analysis.spread[k])
         if i < j and math.isfinite(spread) and spread > _NOTHING:
             found.append(Pair(int(i), int(j), int(k), float(change[i, j, k]) / spread))
-    return tuple(sorted(found, key=lambda pair: -abs(pair.size)))
+    front = findings.prominence(analysis)
+    return tuple(sorted(found, key=lambda pair: -front[pair.i, pair.j, pair.k]))

@@ -162,7 +162,7 @@ def verdict_table(view: View, of: Analysed, shown: Sequence[Objective]) -> Html:
             Column("In spreads", numeric=True),
         ]
         about = (
-            f"The largest of {count(len(rows), 'resolved interaction')}, in % of the level with everything on, "
+            f"The first of {count(len(rows), 'resolved interaction')}, in % of the level with everything on, "
             f"{BACKGROUNDS[of.config.background]}. Alone: the other of the pair is off; with it: it is on. "
             f"Intervals ({view.ci}) allow for the pairs' having been picked."
         )
