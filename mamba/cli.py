@@ -217,9 +217,11 @@ def _job(parsed: argparse.Namespace, name: str) -> None:
     folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
     use_compilation_cache()
     use_all_cores()
-    from mamba.runs import loop
+    from mamba.runs.loop import analyse, run
 
-    getattr(loop, name)(config, folder, command=command_line(), allow_config_change=parsed.allow_config_change)
+    {"run": run, "analyse": analyse}[name](
+        config, folder, command=command_line(), allow_config_change=parsed.allow_config_change
+    )
     if (page := folder / "report" / "index.html").is_file():
         print(page)
 

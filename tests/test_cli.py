@@ -1,5 +1,6 @@
 """The command line: what it passes on, what it refuses, and how it ends."""
 
+import functools
 import http.client
 import os
 import signal
@@ -50,6 +51,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     loop = types.ModuleType("mamba.runs.loop")
     loop.run = run  # type: ignore[attr-defined]
+    loop.analyse = functools.partial(run, analysed=True)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mamba.runs.loop", loop)
     return calls
 
@@ -60,6 +62,12 @@ def test_run_passes_the_configuration_on(runs: list[Any], tmp_path: Path) -> Non
     ((config, folder, named),) = runs
     assert config == load_config("smoke", ["meta.steps=3", "seed=2"]) and folder == tmp_path / "x"
     assert named["allow_config_change"] is True and isinstance(named["command"], str)
+
+
+def test_analyse_passes_the_configuration_on(runs: list[Any], tmp_path: Path) -> None:
+    assert cli.main(["analyse", "smoke", "--run_dir", str(tmp_path / "x"), "--emergence.points=4"]) == 0
+    ((config, folder, named),) = runs
+    assert config.emergence.points == 4 and folder == tmp_path / "x" and named["analysed"] is True
 
 
 def test_run_has_defaults(runs: list[Any]) -> None:
