@@ -406,9 +406,9 @@ def test_analysis_from_end_to_end(cache, tmp_path):
     arrays = folders.read_arrays(folder / "sensitivities.npz")
     for name in ("jacobian", "externality_objective_mean", "hessian", "gap_mean", "price_mean", "conflict_mean"):
         assert name in arrays, name
-    np.testing.assert_allclose(
-        arrays["jacobian"] - arrays["jacobian_direct"] + arrays["jacobian_direct"], arrays["jacobian"]
-    )
+    levers = len(arrays["levers"])
+    assert arrays["jacobian"].shape == arrays["jacobian_direct"].shape == (8, len(NAMES) + 3, levers)
+    assert not np.array_equal(arrays["jacobian"], arrays["jacobian_direct"])  # the state carries something
     emerged = folders.read_arrays(folder / "emergence.npz")
     assert emerged["phase_mean"].shape == (3, 3, len(NAMES)) and emerged["rates"].shape == (4, 3)
     assert emerged["warning_p"].shape == (2, 6, 2) and np.all(emerged["warning_false_positives"] <= 0.5)
