@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mamba.runs import folder, tracking
+from mamba.runs import figures, folder, tracking
 from mamba.runs.config import LogConfig, resolve, to_mapping
 
 CONFIG = resolve({"recommenders": {"home": {"kind": "engagement"}}})
@@ -71,6 +71,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if len(part) == 1:
                 tracker.log_matrix(3, "interactions/polarisation", ["home", "takedown"], matrix)
                 tracker.log_table(3, "interactions/all", ["a", "b", "index"], [["home", "takedown", np.float32(0.5)]])
+                picture = figures.Matrix(("home", "takedown"), matrix, 1.0, matrix > 0, matrix > 9, [["", ""]] * 2)
+                tracker.log_figure(3, "interactions/polarisation/matrix", figures.matrix(picture).figure)
                 tracker.artifact(path / "interactions.npz", "interactions x", "interactions")
             tracker.finish({"final": {"polarisation": np.float64(0.25)}, "text": "done", "list": [1]})
             tracker.finish({})
@@ -104,6 +106,7 @@ def test_the_offline_run_has_matrices_tables_and_files(run_dir: Path) -> None:
     assert "artifact" in kinds and kinds.count("exit") == 2
     media = {path.name for path in (run_dir / "wandb").glob("*/files/media/**/*") if path.is_file()}
     assert any(name.endswith(".table.json") for name in media)
+    assert any(name.startswith("matrix_") and name.endswith(".plotly.json") for name in media)
 
 
 def test_the_offline_run_knows_its_identity_and_configuration(run_dir: Path) -> None:
