@@ -73,6 +73,15 @@ def rollouts_digest(config: RunConfig) -> str:
     return config_digest(config, without=_INDIFFERENT)
 
 
+def of_another(target: Path, digest: str) -> bool:
+    """Whether a file of results is there and is of another configuration than the one with this digest.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return target.exists() and str(folder.read_arrays(target).get("digest", "")) != digest
+
+
 def kept(job: Job, path: Path) -> Measured | None:
     """What an earlier process measured; None where there is nothing of this configuration.
 
@@ -246,14 +255,13 @@ def _write(job: Job, path: Path, measured: Measured, analysis: factorial.Analysi
     if analysis.plan.table is not None:
         every = factorial.indices(measured.values, confidence=job.config.interactions.confidence)
         for name, estimate in every.items():
-            if not name.startswith(
-                ("in_context", "average")
-            ):  # those are `switch_off`, `context_pair`, `main` and `pair`
+            # Those in context and the averages are there as `switch_off`, `context_pair`, `main` and `pair`.
+            if not name.startswith(("in_context", "average")):
                 arrays |= _parts(name, estimate)
     if analysis.windows is not None:
         arrays |= _parts("window_main", analysis.windows.main) | _parts("window_pair", analysis.windows.pair)
-    if analysis.anova is not None:
-        arrays |= _parts("interaction_share", analysis.anova.interaction)  # type: ignore[arg-type]
+    if analysis.anova is not None and isinstance(analysis.anova.interaction, Estimate):
+        arrays |= _parts("interaction_share", analysis.anova.interaction)
     folder.write_arrays(path / folder.INTERACTIONS, arrays)
 
 

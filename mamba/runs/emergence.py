@@ -24,7 +24,7 @@ from mamba.objectives import NAMES
 from mamba.runs import analysis, folder, progress, stops
 from mamba.runs.config import config_digest
 from mamba.runs.errors import UserError
-from mamba.runs.job import Job
+from mamba.runs.job import Job, layout
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 
@@ -64,8 +64,7 @@ def is_stale(job: Job, path: Path) -> bool:
     Raises:
         UserError: the file is damaged.
     """
-    target = path / FILE
-    return target.exists() and str(folder.read_arrays(target).get("digest", "")) != digest(job)
+    return analysis.of_another(path / FILE, digest(job))
 
 
 def check(job: Job) -> None:
@@ -327,9 +326,8 @@ def _diagram(job: Job, key: jax.Array, stop: Callable[[], bool]) -> dict[str, np
 
     total = config.seeds * config.points**2
     with progress.progress(total, f"phase diagram: {total} rollouts") as meter:
-        layout = "loop" if jax.default_backend() == "cpu" else "vmap"
         found = phases.diagram(
-            jax.jit(phases.cells(value, layout=layout)),
+            jax.jit(phases.cells(value, layout=layout())),
             job.inputs,
             first=levers[0],
             second=levers[1],

@@ -86,8 +86,36 @@ def prepare(config: RunConfig) -> Job:
 def _evaluation(
     ecosystem: eco.Ecosystem, inputs: eco.Inputs, *, steps: int, warm_up: int, windows: int, chunk: int
 ) -> Evaluate:
-    layout = "loop" if jax.default_backend() == "cpu" else "vmap"
-    evaluate = mem.evaluator(ecosystem, steps=steps, layout=layout, warm_up=warm_up, windows=windows)
+    """Values [B, 1 + W, J] of members on the sampled model."""
+    run = fitted(
+        mem.evaluator(ecosystem, steps=steps, layout=layout(), warm_up=warm_up, windows=windows), inputs, chunk=chunk
+    )
+
+    def call(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
+        values = run(members, done)
+        return values if windows else values[:, None]
+
+    return call
+
+
+def layout() -> mem.Layout:
+    """How members are run where this process runs: one after the other on a CPU, side by side elsewhere."""
+    return "loop" if jax.default_backend() == "cpu" else "vmap"
+
+
+def fitted(
+    evaluate: Callable[[eco.Inputs, mem.Members, jax.Array], jax.Array], inputs: eco.Inputs, *, chunk: int
+) -> Evaluate:
+    """Runs an evaluator of `members` or `jacobian` in chunks that fit into memory; it is compiled when it is first called.
+
+    Args:
+        evaluate: not jitted.
+        inputs: population and parameters.
+        chunk: most members sent at a time.
+
+    Returns:
+        `(members, done=None) -> values [B, ...]`; raises UserError where not even one member a device fits.
+    """
     made: list[mem.Compiled] = []
 
     def call(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
@@ -100,8 +128,7 @@ def _evaluation(
                 f"rollouts go in chunks of {made[0].chunk}; predicted memory {made[0].bytes / 2**20:,.0f} MiB on "
                 f"{jax.local_device_count()} x {jax.devices()[0].device_kind}"
             )
-        values = mem.in_chunks(made[0].run, inputs, members, chunk=made[0].chunk, done=done)
-        return values if windows else values[:, None]
+        return mem.in_chunks(made[0].run, inputs, members, chunk=made[0].chunk, done=done)
 
     return call
 

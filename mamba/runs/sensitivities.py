@@ -22,10 +22,10 @@ from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate
 from mamba.meta import constraints, estimators
 from mamba.objectives import NAMES, OBJECTIVES, benefit_sign
-from mamba.runs import folder, progress, stops
+from mamba.runs import analysis, folder, progress, stops
 from mamba.runs.config import config_digest
 from mamba.runs.errors import UserError
-from mamba.runs.job import Job, free_memory
+from mamba.runs.job import Job, fitted, layout
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 
@@ -43,7 +43,6 @@ _INDIFFERENT = (
 _AUDIT_PAIRS = 16  # antithetic pairs of a key
 _AUDIT_SIGMA = 0.3  # unconstrained units
 _FEWEST = 4  # keys below which an own effect of pure noise passes its test too often
-_SHARE = 0.9  # of the free memory that rollouts may be predicted to take
 _ESTIMATE = ("mean", "error", "low", "high", "p")
 
 
@@ -58,8 +57,7 @@ def is_stale(job: Job, path: Path) -> bool:
     Raises:
         UserError: the file is damaged.
     """
-    target = path / FILE
-    return target.exists() and str(folder.read_arrays(target).get("digest", "")) != digest(job)
+    return analysis.of_another(path / FILE, digest(job))
 
 
 def check(job: Job) -> None:
@@ -204,21 +202,13 @@ def _apart(
 
 def _sampled(job: Job, stop: Callable[[], bool]) -> Callable[[mem.Members, str], np.ndarray]:
     """Outcomes [B, J + A] of members on the sampled model; one program serves audit and coordination."""
-    layout = "loop" if jax.default_backend() == "cpu" else "vmap"
-    evaluate = jacobian.evaluator(job.ecosystem, steps=job.config.steps, layout=layout, warm_up=_warm_up(job))
-    made: list[mem.Compiled] = []
+    evaluate = jacobian.evaluator(job.ecosystem, steps=job.config.steps, layout=layout(), warm_up=_warm_up(job))
+    run = fitted(evaluate, job.inputs, chunk=job.config.chunk)
 
     def outcomes(members: mem.Members, label: str) -> np.ndarray:
-        if not made:
-            try:
-                limit = _SHARE * free_memory()
-                made.append(mem.compiled(evaluate, job.inputs, members, chunk=job.config.chunk, limit=limit))
-            except ValueError as error:
-                raise UserError(str(error)) from error
         total = len(members.keys)
         with progress.progress(total, label) as meter:
-            done = stops.counted(meter, stop, total=total)
-            return mem.in_chunks(made[0].run, job.inputs, members, chunk=made[0].chunk, done=done)
+            return run(members, stops.counted(meter, stop, total=total))
 
     return outcomes
 
