@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     usage = f"{PROGRAM} %s CONFIG %s[--section.name=VALUE ...]"
     for name, do, about in (
         ("run", _run, "train and evaluate a configuration, or continue that in the same folder"),
+        ("train", _train, "train and evaluate a configuration without an interaction analysis, or continue that"),
         ("analyse", _analyse, "find out who interacts with whom, without training, or continue that"),
     ):
         job = command(
@@ -204,6 +205,10 @@ def _run(parsed: argparse.Namespace) -> None:
     _job(parsed, "run")
 
 
+def _train(parsed: argparse.Namespace) -> None:
+    _job(parsed, "train")
+
+
 def _analyse(parsed: argparse.Namespace) -> None:
     _job(parsed, "analyse")
 
@@ -217,9 +222,9 @@ def _job(parsed: argparse.Namespace, name: str) -> None:
     folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
     use_compilation_cache()
     use_all_cores()
-    from mamba.runs.loop import analyse, run
+    from mamba.runs.loop import analyse, run, train
 
-    {"run": run, "analyse": analyse}[name](
+    {"run": run, "train": train, "analyse": analyse}[name](
         config, folder, command=command_line(), allow_config_change=parsed.allow_config_change
     )
     if (page := folder / "report" / "index.html").is_file():

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mamba import policies
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
 from mamba.algorithms.copies import together
 from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream, uniforms
@@ -51,8 +52,6 @@ from mamba.world.mechanisms import Mechanisms
 from mamba.world.parameters import WorldParameters, as_arrays
 from mamba.world.relax import bern
 
-CUTS = ("learn", "world", "exposure", "proposal")
-
 # Purposes of the draws made for every candidate slot; the other decisions about a candidate recycle them.
 _SLOT_DRAWS = ("rank", "exist", "click")
 _SCROLL_LOW, _SCROLL_HIGH = 0.05, 0.97
@@ -67,12 +66,14 @@ class Ecosystem(NamedTuple):
         mechanisms: names of the world's mechanisms.
         names: name of each algorithm, A of them.
         algorithms: the algorithms, in the same order.
+        policy: what moves levers from step to step by what the platform sees; None leaves them as they are.
     """
 
     sizes: Sizes
     mechanisms: Mechanisms
     names: tuple[str, ...]
     algorithms: tuple[Algorithm, ...]
+    policy: policies.Policy | None = None
 
 
 @struct.dataclass
@@ -81,8 +82,8 @@ class Inputs:
 
     Attributes:
         population: who lives here.
-        parameters: world parameters, float32 scalars.
-        levers: algorithm name -> lever name -> unconstrained value.
+        parameters: world parameters, scalars.
+        levers: algorithm name -> lever name -> unconstrained value; with a policy also `policy` -> its parameters.
         gates: [A] in [0, 1]; at 0 an algorithm's ports are exactly neutral and it does not learn.
         learning: [A] in [0, 1]; at 0 an algorithm acts on what it knew at the start.
     """
@@ -102,16 +103,23 @@ class State:
     learned: tuple[Learned, ...]
 
 
-def make(algorithms: Mapping[str, Algorithm], *, sizes: Sizes, mechanisms: Mechanisms | None = None) -> Ecosystem:
+def make(
+    algorithms: Mapping[str, Algorithm],
+    *,
+    sizes: Sizes,
+    mechanisms: Mechanisms | None = None,
+    policy: policies.Policy | None = None,
+) -> Ecosystem:
     """Builds an ecosystem.
 
     Args:
         algorithms: name -> algorithm; the order is the axis A.
         sizes: static sizes.
         mechanisms: names of mechanisms; None takes the defaults.
+        policy: moves levers from step to step, see `mamba.policies`; None leaves them as they are.
 
     Raises:
-        ValueError: sizes that contradict each other.
+        ValueError: sizes that contradict each other, a reserved name, or a policy that controls no lever of these algorithms.
     """
     if not 1 <= sizes.creators <= sizes.users:
         raise ValueError(f"sizes.creators = {sizes.creators} must be between 1 and users = {sizes.users}")
@@ -123,17 +131,24 @@ def make(algorithms: Mapping[str, Algorithm], *, sizes: Sizes, mechanisms: Mecha
         )
     if "ties" in algorithms:
         raise ValueError("an algorithm cannot be called 'ties': that is the name of the in-network candidates")
+    if policies.NAME in algorithms:
+        raise ValueError(f"an algorithm cannot be called '{policies.NAME}': its levers are the policy's parameters")
+    if policy is not None:
+        policies.check(policy, algorithms)
     chosen = Mechanisms() if mechanisms is None else mechanisms
     if chosen.candidates == "latest" and sizes.in_network != sizes.followees:
         raise ValueError("candidates: latest reads every tie: set in_network equal to followees")
-    return Ecosystem(sizes, chosen, tuple(algorithms), tuple(algorithms.values()))
+    return Ecosystem(sizes, chosen, tuple(algorithms), tuple(algorithms.values()), policy)
 
 
 def default_levers(ecosystem: Ecosystem) -> Levers:
-    """Every algorithm's default unconstrained levers, as float32 arrays."""
+    """Default unconstrained levers of every algorithm and of the policy, as arrays."""
+    owners = dict(zip(ecosystem.names, ecosystem.algorithms, strict=True))
+    if ecosystem.policy is not None:
+        owners[policies.NAME] = ecosystem.policy
     return {
-        name: {lever: jnp.float32(value) for lever, value in algorithm.levers.items()}
-        for name, algorithm in zip(ecosystem.names, ecosystem.algorithms, strict=True)
+        name: {lever: jnp.asarray(value, float) for lever, value in each.levers.items()}
+        for name, each in owners.items()
     }
 
 
@@ -146,14 +161,22 @@ def inputs(
     gates: Sequence[float] | Array | None = None,
     learning: Sequence[float] | Array | None = None,
 ) -> Inputs:
-    """Inputs with defaults: default parameters and levers, every gate open, everybody learning."""
+    """Inputs with defaults: default parameters and levers, every gate open, everybody learning.
+
+    All numbers are taken in jax's default precision, in which a rollout then runs: float32, or float64 under `jax_enable_x64`.
+    """
     ones = jnp.ones(len(ecosystem.names))
+
+    def precise(leaf: Array) -> Array:
+        real = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(ones.dtype) if real and leaf.dtype != ones.dtype else leaf
+
     return Inputs(
-        population=population,
+        population=jax.tree.map(precise, population),
         parameters=as_arrays(WorldParameters() if parameters is None else parameters),
         levers=default_levers(ecosystem) if levers is None else levers,
-        gates=ones if gates is None else jnp.asarray(gates, jnp.float32),
-        learning=ones if learning is None else jnp.asarray(learning, jnp.float32),
+        gates=ones if gates is None else jnp.asarray(gates, float),
+        learning=ones if learning is None else jnp.asarray(learning, float),
     )
 
 
@@ -251,6 +274,13 @@ def observe(ecosystem: Ecosystem, inputs: Inputs, world: World, step: Array, *, 
     )
 
 
+def acting_levers(ecosystem: Ecosystem, inputs: Inputs, view: View) -> Levers:
+    """Unconstrained levers that the algorithms get in the step of this view: the policy's if there is one."""
+    levers = {name: inputs.levers[name] for name in ecosystem.names}
+    policy = ecosystem.policy
+    return levers if policy is None else policy.act(inputs.levers[policies.NAME], policy.summary(view), levers)
+
+
 # ---- serving a block of users
 # --------------------------------------------------------------------------------------------
 
@@ -345,7 +375,7 @@ def _serve(
         ids=ids,
         existence=existence,
         in_network=jnp.concatenate([jnp.full((width, 1), float(source == "ties")) for source, width in widths]),
-        age=pools.item_age(ids, step, sizes).astype(jnp.float32),
+        age=pools.item_age(ids, step, sizes).astype(float),
         items=items,
         interest=block.interest,
     )
@@ -512,17 +542,17 @@ def step(
         index: int32 scalar, number of the step.
         key: typed key of the rollout, the same in every step.
         mode: numeric mode of every draw.
-        cuts: names of derivative cuts, see `mamba.rollout.rollout`.
+        cuts: derivative cuts inside the step, `exposure` and `proposal`; see `mamba.rollout.rollout`.
         skip_closed: do not run algorithms whose gate is 0, see `mamba.rollout.rollout`.
 
     Returns:
-        `(state, metrics)`: the state after the step and what was counted in it, scalars and [G] arrays.
+        `(state, metrics)`: the state after the step and what was counted in it, scalars and [G] arrays; with a policy also
+        the levers that it moved, meaningful, as `lever/<algorithm>/<lever>`.
     """
     sizes, mechanisms = ecosystem.sizes, ecosystem.mechanisms
     people, parameters, gates = inputs.population, inputs.parameters, inputs.gates
     world = state.world
     names = list(enumerate(ecosystem.names))
-    levers = {name: meaningful(inputs.levers[name], ecosystem.algorithms[i].bounds) for i, name in names}
 
     # post
     reward, trial, existed = posting.expiring(world.items, step=index, sizes=sizes)
@@ -540,6 +570,8 @@ def step(
     if world.ties is not None:
         links = rewiring.suggestions(ties, jnp.stack([draws["near"], draws["far"]]), sizes=sizes)
     view = observe(ecosystem, inputs, replace(world, items=items), index, links=links)
+    turned = acting_levers(ecosystem, inputs, view)
+    levers = {name: meaningful(turned[name], ecosystem.algorithms[i].bounds) for i, name in names}
 
     # act, survive
     own = [(levers[name], state.learned[i], keys[f"act/{name}"][0]) for i, name in names]
@@ -639,7 +671,7 @@ def step(
     lessons = together(ecosystem.algorithms, "learn", own, view, log, gates=opened)
     for (i, name), (new, loss) in zip(names, lessons, strict=True):
         kept_state = blend(state.learned[i], new, inputs.learning[i] * gates[i])
-        learned.append(jax.lax.stop_gradient(kept_state) if "learn" in cuts else kept_state)
+        learned.append(kept_state)
         losses[f"loss/{name}"] = jnp.where(gates[i] > 0, loss, 0.0)
 
     # rewire, churn
@@ -680,8 +712,6 @@ def step(
     )
     items = replace(items, table=table, reward=items.reward + clicks * substance_bonus)
     world = World(users, creators, items, outbox, footprint, new_ties)
-    if "world" in cuts:
-        world = jax.lax.stop_gradient(world)
 
     metrics = {
         **sums,
@@ -705,8 +735,16 @@ def step(
         "reviews": gated_sum([(gates[i], act.reviews) for i, act in enumerate(acts)], ()),
         "exposure_disparity": measures.disparity(footprint.reach, alive, hidden["substance"], people, sizes),
         **losses,
+        **_moved(ecosystem, levers),
     }
     return State(world, tuple(learned)), metrics
+
+
+def _moved(ecosystem: Ecosystem, levers: Levers) -> Metrics:
+    """The meaningful levers that the policy controls, as metrics `lever/<algorithm>/<lever>`."""
+    controls = () if ecosystem.policy is None else ecosystem.policy.controls
+    owned = [(control, *control.split("/", 1)) for control in controls]
+    return {f"lever/{control}": levers[name][lever] for control, name, lever in owned}
 
 
 def _user_rows(sizes: Sizes, rewires: bool) -> dict[str, int]:

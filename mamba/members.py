@@ -24,6 +24,7 @@ from mamba import ecosystem as eco
 from mamba import objectives
 from mamba.rollout import rollout
 from mamba.types import Array, Levers, Metrics, Mode
+from mamba.world.parameters import WorldParameters
 
 Layout = Literal["loop", "vmap"]
 
@@ -36,12 +37,14 @@ class Members(NamedTuple):
         gates: [B, A] in [0, 1].
         learning: [B, A] in [0, 1].
         keys: [B] typed keys; members with equal keys see the same noise.
+        parameters: world parameters, leaves [B]; None takes those of the inputs.
     """
 
     levers: Levers
     gates: Array
     learning: Array
     keys: Array
+    parameters: WorldParameters | None = None
 
 
 def repeat(
@@ -51,6 +54,7 @@ def repeat(
     *,
     gates: Array | None = None,
     learning: Array | None = None,
+    parameters: WorldParameters | None = None,
 ) -> Members:
     """Members that share levers: one for each key.
 
@@ -60,6 +64,7 @@ def repeat(
         keys: [B] typed keys.
         gates: [A] or [B, A]; None opens every gate.
         learning: [A] or [B, A]; None lets everyone learn.
+        parameters: leaves [B]; None takes those of the inputs.
 
     Returns:
         B members.
@@ -70,6 +75,7 @@ def repeat(
         gates=jnp.ones(shape) if gates is None else jnp.broadcast_to(jnp.asarray(gates, jnp.float32), shape),
         learning=jnp.ones(shape) if learning is None else jnp.broadcast_to(jnp.asarray(learning, jnp.float32), shape),
         keys=keys,
+        parameters=parameters,
     )
 
 
@@ -114,13 +120,13 @@ def evaluator(
     loops = layout == "loop"
     measured = functools.partial(objectives.evaluate, n_users=ecosystem.sizes.users) if of is None else of
 
-    def warmed(inputs: eco.Inputs, key: Array) -> eco.State:
-        return rollout(ecosystem, inputs, key=key, steps=warm_up, mode=mode)[0]
+    def warmed(inputs: eco.Inputs, member: Members) -> eco.State:
+        return rollout(ecosystem, _world(inputs, member), key=member.keys, steps=warm_up, mode=mode)[0]
 
     def one(inputs: eco.Inputs, member: Members, state: eco.State | None) -> Array:
         _, metrics, _ = rollout(
             ecosystem,
-            replace(inputs, levers=member.levers, gates=member.gates, learning=member.learning),
+            replace(_world(inputs, member), levers=member.levers, gates=member.gates, learning=member.learning),
             key=member.keys,
             steps=steps,
             mode=mode,
@@ -133,7 +139,7 @@ def evaluator(
     def block(inputs: eco.Inputs, members: Members, counts: Array) -> Array:
         if not loops:
             # No key twice in a warm-up would take knowing on the device which keys are equal.
-            start = None if warm_up == 0 else jax.vmap(warmed, (None, 0))(inputs, members.keys)
+            start = None if warm_up == 0 else jax.vmap(warmed, (None, 0))(inputs, members)
             return jax.vmap(one, (None, 0, None if start is None else 0))(inputs, members, start)
 
         def fill(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
@@ -141,19 +147,31 @@ def evaluator(
             member = jax.tree.map(lambda leaf: leaf[index], members)
             if warm_up:
                 before = jnp.maximum(index - 1, 0)
-                same = jnp.all(jax.random.key_data(member.keys) == jax.random.key_data(members.keys[before]))
-                known = same & (index > 0)
-                start = jax.lax.cond(known, lambda: start, lambda: warmed(inputs, member.keys))
+                # Whoever has the key and the world of the one before has its warm-up.
+                one_before = jax.tree.map(lambda leaf: leaf[before], (members.keys, members.parameters))
+                mine = (member.keys, member.parameters)
+                same = jax.tree.map(lambda a, b: jnp.all(_plain(a) == _plain(b)), mine, one_before)
+                known = functools.reduce(operator.and_, jax.tree.leaves(same), index > 0)
+                start = jax.lax.cond(known, lambda: start, lambda: warmed(inputs, member))
             return results.at[index].set(one(inputs, member, start)), start
 
         first, start = jax.tree.map(lambda leaf: leaf[0], members), None
         if warm_up:
-            like = jax.eval_shape(warmed, inputs, first.keys)
+            like = jax.eval_shape(warmed, inputs, first)
             start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         shape = jax.eval_shape(one, inputs, first, start).shape
         return jax.lax.fori_loop(0, counts[0], fill, (jnp.zeros((len(members.keys), *shape)), start))[0]
 
     return over_devices(block, shared=1, split=2)
+
+
+def _world(inputs: eco.Inputs, member: Members) -> eco.Inputs:
+    return inputs if member.parameters is None else replace(inputs, parameters=member.parameters)
+
+
+def _plain(leaf: Array) -> Array:
+    """A leaf, a typed key as its numbers."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def _windowed(of: Callable[[Metrics], Array], metrics: Metrics, windows: int) -> Array:

@@ -5,30 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from mamba import ecosystem as eco
+from mamba import passing as derivatives
 from mamba.types import MODES, Array, Metrics, Mode
+from mamba.unroll import unroll
 
 Probe = Callable[[eco.State, Metrics], Any]
-
-# So many states (0.5 kB a user) weigh no more than what one step holds in its backward pass (30 kB a user): segments
-# would save nothing, and would cost a third forward pass, at run time and in compilation.
-_SHORT = 64
-
-
-def segment_length(steps: int) -> int:
-    """Steps per segment: the length at which segments plus length is least, about sqrt(steps).
-
-    A length that does not divide the steps leaves a shorter last segment, which is compiled on its own: it must save half.
-    """
-
-    def cost(length: int) -> tuple[float, int]:
-        whole, rest = divmod(steps, length)
-        return (whole + length if rest == 0 else 1.5 * (whole + 1 + length), length)
-
-    return min(range(1, steps + 1), key=cost)
 
 
 def rollout(
@@ -42,6 +26,7 @@ def rollout(
     first_step: int | Array = 0,
     segment: int | None = None,
     cuts: Collection[str] = (),
+    passing: Array | None = None,
     probe: Probe | None = None,
     skip_closed: bool = False,
 ) -> tuple[eco.State, Metrics, Any]:
@@ -55,12 +40,13 @@ def rollout(
         mode: `sampled` (the model that is reported), `expected` (mean field, differentiable) or `straight_through`.
         state: state to start from; None starts anew from the population with the same key.
         first_step: number of the first step, when `state` is the result of an earlier rollout.
-        segment: steps per rematerialised segment; the backward pass holds the states at segment borders and those
-            within one segment. None takes 1 up to 64 steps and about sqrt(T) beyond; 0 stores everything and recomputes
-            nothing.
+        segment: steps per rematerialised segment, see `mamba.unroll.unroll`.
         cuts: derivative cuts, none by default. `learn`: derivatives do not pass through what algorithms learn; `world`:
-            nor through the world from one step to the next (each team's myopic view); `exposure`: nor from exposure to
+            nor through the world from one step to the next (both together: each team's myopic view); the name of one block of
+            `mamba.passing.blocks`, such as `users` or `learner/home`: nor through that; `exposure`: nor from exposure to
             ranking; `proposal`: nor through the existence of proposed candidates. Values never change.
+        passing: [B] or [T, B] shares of the derivatives that pass through each block into a step; the same cuts without
+            another compilation, see `mamba.passing`.
         probe: `(state, metrics) -> pytree` recorded after every step.
         skip_closed: branch around algorithms whose gate is 0 instead of computing what the gate makes neutral. Worth
             it where many gates are closed and members run one after the other: half of a factorial's work. The program
@@ -75,43 +61,22 @@ def rollout(
     """
     if mode not in MODES:
         raise ValueError(f"mode '{mode}' is unknown; known: {', '.join(MODES)}")
-    unknown = set(cuts) - set(eco.CUTS)
-    if unknown:
-        raise ValueError(f"cut '{sorted(unknown)[0]}' is unknown; known: {', '.join(eco.CUTS)}")
     if steps < 1:
         raise ValueError(f"steps = {steps} must be at least 1")
+    closed = derivatives.blocks_of(ecosystem, cuts)
+    within = frozenset(cuts) & set(derivatives.WITHIN)
     begin = eco.init(ecosystem, inputs, key) if state is None else state
-    named = frozenset(cuts)
+    shares = None if passing is None else jnp.broadcast_to(passing, (steps, len(derivatives.blocks(ecosystem))))
 
-    def one(carry: eco.State, index: Array):
+    def one(carry: eco.State, each: tuple[Array, Array | None]):
+        index, share = each
+        taken = derivatives.stopped(ecosystem, carry, closed) if closed else carry
+        taken = taken if share is None else derivatives.scaled(ecosystem, taken, share)
         after, metrics = eco.step(
-            ecosystem, inputs, carry, index=index, key=key, mode=mode, cuts=named, skip_closed=skip_closed
+            ecosystem, inputs, taken, index=index, key=key, mode=mode, cuts=within, skip_closed=skip_closed
         )
         return after, (metrics, None if probe is None else probe(after, metrics))
 
     indices = jnp.asarray(first_step, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)
-    if segment == 0:
-        final, (metrics, probed) = jax.lax.scan(one, begin, indices)
-        return final, metrics, probed
-
-    stepwise = jax.checkpoint(one, prevent_cse=False)
-    if segment is None:
-        length = 1 if steps <= _SHORT else segment_length(steps)
-    else:
-        length = min(segment, steps)
-    if length == 1:
-        final, (metrics, probed) = jax.lax.scan(stepwise, begin, indices)
-        return final, metrics, probed
-    whole = steps // length
-
-    def segmented(carry: eco.State, block: Array):
-        return jax.lax.scan(stepwise, carry, block)
-
-    split = indices[: whole * length].reshape(whole, length)
-    state, recorded = jax.lax.scan(jax.checkpoint(segmented, prevent_cse=False), begin, split)
-    recorded = jax.tree.map(lambda x: x.reshape(whole * length, *x.shape[2:]), recorded)
-    if whole * length < steps:
-        # A shorter last segment costs a second compilation; `segment_length` avoids it where a divisor is near.
-        state, tail = segmented(state, indices[whole * length :])
-        recorded = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), recorded, tail)
-    return state, recorded[0], recorded[1]
+    final, (metrics, probed) = unroll(one, begin, (indices, shares), segment=segment)
+    return final, metrics, probed

@@ -55,7 +55,7 @@ def stream(key: Array, name: str) -> Array:
 
 def _unit(bits: Array) -> Array:
     # The middle of one of 2^23 cells: exact in float32 and strictly inside (0, 1), so that logarithms are finite.
-    return (bits >> 9).astype(jnp.float32) * jnp.float32(2.0**-23) + jnp.float32(2.0**-24)
+    return (bits >> 9).astype(float) * 2.0**-23 + 2.0**-24
 
 
 def uniforms(key: Array, shape: tuple[int, ...]) -> Array:

@@ -52,6 +52,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     loop = types.ModuleType("mamba.runs.loop")
     loop.run = run  # type: ignore[attr-defined]
     loop.analyse = functools.partial(run, analysed=True)  # type: ignore[attr-defined]
+    loop.train = functools.partial(run, analysed=False)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mamba.runs.loop", loop)
     return calls
 
@@ -64,10 +65,11 @@ def test_run_passes_the_configuration_on(runs: list[Any], tmp_path: Path) -> Non
     assert named["allow_config_change"] is True and isinstance(named["command"], str)
 
 
-def test_analyse_passes_the_configuration_on(runs: list[Any], tmp_path: Path) -> None:
-    assert cli.main(["analyse", "smoke", "--run_dir", str(tmp_path / "x"), "--emergence.points=4"]) == 0
+@pytest.mark.parametrize(("command", "analysed"), [("analyse", True), ("train", False)])
+def test_other_jobs_pass_the_configuration_on(command: str, analysed: bool, runs: list[Any], tmp_path: Path) -> None:
+    assert cli.main([command, "smoke", "--run_dir", str(tmp_path / "x"), "--emergence.points=4"]) == 0
     ((config, folder, named),) = runs
-    assert config.emergence.points == 4 and folder == tmp_path / "x" and named["analysed"] is True
+    assert config.emergence.points == 4 and folder == tmp_path / "x" and named["analysed"] is analysed
 
 
 def test_run_has_defaults(runs: list[Any]) -> None:

@@ -22,9 +22,10 @@ from helpers import (
 )
 
 from mamba import ecosystem as eco
-from mamba import objectives
-from mamba.rollout import rollout, segment_length
+from mamba import objectives, passing
+from mamba.rollout import rollout
 from mamba.types import item_column
+from mamba.unroll import segment_length
 
 # ---- segments and continuation ---------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ def test_segments_change_nothing(segment):
     ("options", "message"),
     [
         ({"mode": "soft"}, "mode 'soft' is unknown; known: sampled, expected, straight_through"),
-        ({"cuts": ("learn", "users")}, "cut 'users' is unknown; known: learn, world, exposure, proposal"),
+        ({"cuts": ("learn", "people")}, "cut 'people' is unknown; known: learn, world, exposure, proposal, users"),
         ({"steps": 0}, "steps = 0 must be at least 1"),
     ],
 )
@@ -175,7 +176,7 @@ def by_hand(part):
 FIRST = np.arange(len(OUTPUTS)) * 2  # rows of the first step
 
 
-@pytest.mark.parametrize("cut", eco.CUTS)
+@pytest.mark.parametrize("cut", (*passing.GROUPS, *passing.WITHIN))
 def test_cuts_keep_values_and_change_derivatives(cut):
     value, slope = with_cuts()
     cut_value, cut_slope = with_cuts(cut)
@@ -193,6 +194,42 @@ def test_learn_and_world_cut_exactly_what_they_name(cut, part):
     np.testing.assert_allclose(slope, want, rtol=1e-4, atol=1e-6)
     # nothing within a step is cut
     np.testing.assert_allclose(slope[FIRST], with_cuts()[1][FIRST], rtol=1e-5, atol=1e-7)
+
+
+@functools.cache
+def with_shares():
+    """Jacobians of the same two steps under any shares [B]: one compilation."""
+    begin = warm()
+
+    def of(x, shares):
+        told = {"key": key(), "mode": "expected", "state": begin, "first_step": 5, "segment": 0}
+        return rows(rollout(SOLO, loaded(x), steps=2, passing=shares, **told)[1])
+
+    return compile(lambda shares: jax.jacfwd(of)(jnp.zeros(6), shares))
+
+
+def test_shares_of_zero_and_one_are_the_cuts():
+    slope = with_shares()
+    for cuts in ((), ("learn",), ("world",)):
+        shares = passing.shares(SOLO, cuts)
+        np.testing.assert_allclose(slope(shares), with_cuts(*cuts)[1], rtol=1e-4, atol=1e-6)
+    learner, others = passing.shares(SOLO, ["learner/engagement"]), passing.shares(SOLO, ["learn"])
+    np.testing.assert_array_equal(learner, others)
+
+
+def test_a_share_scales_what_passes_and_zero_stops_what_is_not_finite():
+    whole, half, none = (with_shares()(share * passing.shares(SOLO)) for share in (1.0, 0.5, 0.0))
+    np.testing.assert_allclose(half, (whole + none) / 2, rtol=1e-4, atol=1e-6)  # one border between two steps
+    slope = jax.grad(lambda x, share: 1.0 / passing.share_of(x, share))
+    assert float(slope(jnp.float32(0.0), jnp.float32(0.0))) == 0.0 and not np.isfinite(slope(0.0, jnp.float32(1.0)))
+
+
+def test_windows_stop_derivatives_at_their_borders():
+    shares = passing.windows(passing.shares(SOLO, ["users"]), steps=5, window=2)
+    np.testing.assert_array_equal(shares[:, 0], 0.0)  # what is stopped stays so
+    np.testing.assert_array_equal(shares[:, 1], [0, 1, 0, 1, 0])
+    with pytest.raises(ValueError, match="window = 0"):
+        passing.windows(shares, steps=5, window=0)
 
 
 def test_exposure_cuts_ranking_and_nothing_else():

@@ -22,7 +22,7 @@ from mamba import members as mem
 from mamba import objectives
 from mamba.algorithms import registry
 from mamba.cli import use_all_cores, use_compilation_cache
-from mamba.meta import estimators
+from mamba.meta import estimators, evolution, vector
 from mamba.rollout import rollout
 from mamba.runs.config import find_config, load_config
 from mamba.scenarios import populations
@@ -62,10 +62,10 @@ def main() -> None:
     soft = mem.in_chunks(expected, inputs, each_seed, chunk=32).astype(np.float64)
     levels(hard, soft)
 
-    count = len(estimators.names(inputs.levers))
-    moved = estimators.perturbed(inputs, keys, pairs=PAIRS, sigma=SIGMA)
+    count = len(vector.names(inputs.levers))
+    moved = evolution.perturbed(inputs, keys, pairs=PAIRS, sigma=SIGMA)
     values = mem.in_chunks(sampled, inputs, moved, chunk=64)
-    audit = estimators.audit(values, n_levers=count, n_keys=asked.seeds, pairs=PAIRS, sigma=SIGMA)
+    audit = evolution.audit(values, n_parameters=count, n_keys=asked.seeds, pairs=PAIRS, sigma=SIGMA)
 
     def jacobian(levers: Any, key: jax.Array) -> jax.Array:
         def all_objectives(at: Any) -> jax.Array:
@@ -73,11 +73,11 @@ def main() -> None:
             return objectives.evaluate(metrics, asked.users)
 
         _, back = jax.vjp(all_objectives, levers)
-        return jax.lax.map(lambda row: estimators.flat(back(row)[0]), jnp.eye(len(objectives.NAMES)))
+        return jax.lax.map(lambda row: vector.flat(back(row)[0]), jnp.eye(len(objectives.NAMES)))
 
     one = jax.jit(jacobian)
     path = np.mean([one(inputs.levers, key) for key in keys[:PATHS]], axis=0)
-    derivatives(path, audit, hard.std(axis=0, ddof=1), estimators.names(inputs.levers))
+    derivatives(path, audit, hard.std(axis=0, ddof=1), vector.names(inputs.levers))
 
 
 def levels(hard: np.ndarray, soft: np.ndarray) -> None:
@@ -96,7 +96,7 @@ def levels(hard: np.ndarray, soft: np.ndarray) -> None:
         )
 
 
-def derivatives(path: np.ndarray, audit: estimators.Audit, spread: np.ndarray, names: list[str]) -> None:
+def derivatives(path: np.ndarray, audit: evolution.Audit, spread: np.ndarray, names: list[str]) -> None:
     """Prints the cosine of both Jacobians, overall, by objective and by lever."""
     scale = np.where(spread > 1e-9, spread, np.inf)[:, None]
     ours, reference, noise = path / scale, audit.jacobian / scale, audit.error / scale

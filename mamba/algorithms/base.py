@@ -117,7 +117,7 @@ def neutral_rank(levers: dict[str, Array], learned: Learned, view: View, candida
 def no_learning(levers: dict[str, Array], learned: Learned, view: View, log: Log, key: Array) -> tuple[Learned, Array]:
     """`learn` of an algorithm that does not learn; its own loss is 0."""
     del levers, view, log, key
-    return learned, jnp.float32(0.0)
+    return learned, jnp.zeros(())
 
 
 class Algorithm(NamedTuple):

@@ -93,12 +93,12 @@ def deviations(belief: Belief, key: Array, draws: int) -> Array:
 def inner(weights: Array, planes: Sequence[Array]) -> Array:
     """Sum of F planes of one shape; `weights` is [F], or [F, U] where every user has weights of their own."""
     each = [weight if weight.ndim == 0 else weight[None] for weight in weights]
-    return sum((weight * plane for weight, plane in zip(each, planes, strict=True)), jnp.float32(0.0))
+    return sum((weight * plane for weight, plane in zip(each, planes, strict=True)), jnp.zeros(()))
 
 
 def deviation(root: Array, planes: Sequence[Array]) -> Array:
     """Standard deviation of predictions, one plane: |R^T x| (R is upper triangular)."""
-    squares = sum((inner(root[: k + 1, k], planes[: k + 1]) ** 2 for k in range(len(planes))), jnp.float32(0.0))
+    squares = sum((inner(root[: k + 1, k], planes[: k + 1]) ** 2 for k in range(len(planes))), jnp.zeros(()))
     return jnp.sqrt(squares + 1e-12)
 
 

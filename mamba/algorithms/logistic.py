@@ -44,7 +44,7 @@ def logits(weights: Array, features: Sequence[Array]) -> list[Array]:
     A sum over planes, not a matrix product, so that features are computed where they are used and never stored.
     """
     heads = range(weights.shape[1])
-    return [sum((weights[f, head] * plane for f, plane in enumerate(features)), jnp.float32(0.0)) for head in heads]
+    return [sum((weights[f, head] * plane for f, plane in enumerate(features)), jnp.zeros(())) for head in heads]
 
 
 def predict(learned: Logistic, features: Sequence[Array]) -> list[Array]:
@@ -76,7 +76,7 @@ def update(
 
     def total(weights: Array) -> Array:
         values = logits(weights, features)
-        return sum((cross_entropy(v, y, weight) for v, y in zip(values, labels, strict=True)), jnp.float32(0.0))
+        return sum((cross_entropy(v, y, weight) for v, y in zip(values, labels, strict=True)), jnp.zeros(()))
 
     loss, slope = jax.value_and_grad(total)(learned.weights)
     change, optimiser = stable_adam(learning_rate).update(slope, learned.optimiser)

@@ -26,7 +26,7 @@ def hashed(ids: Array, salt: Array | int) -> Array:
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 0x9E3779B1), (15, 0x85EBCA6B)):
         bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
     bits = bits ^ (bits >> 16)
-    return (bits >> 9).astype(jnp.float32) * jnp.float32(2.0**-23) + jnp.float32(2.0**-24)
+    return (bits >> 9).astype(float) * 2.0**-23 + 2.0**-24
 
 
 def member(uniform: Array, share: Array, width: float = 0.05) -> Array:

@@ -68,7 +68,7 @@ class Online(NamedTuple):
 
 def _prior(ratings: Array | float) -> Array:
     """Precision [3] before any rating of who has `ratings` on average."""
-    return jnp.stack([LAMBDA_INTERCEPT * ratings, 0.0 * ratings, LAMBDA_FACTOR * ratings]).astype(jnp.float32)
+    return jnp.stack([LAMBDA_INTERCEPT * ratings, 0.0 * ratings, LAMBDA_FACTOR * ratings]).astype(float)
 
 
 def _solve(precision: Array, slope: Array, least: Array) -> Array:
@@ -115,7 +115,7 @@ def fit(
         jnp.bincount(rater, length=raters) >= least_of_rater,
         jnp.bincount(note, length=notes) >= least_of_note,
     ]
-    weight = (enough[0][rater] & enough[1][note]).astype(jnp.float32)
+    weight = (enough[0][rater] & enough[1][note]).astype(float)
     priors = [_prior(jnp.sum(weight) / jnp.maximum(jnp.sum(kept), 1)) for kept in enough]
 
     def refit(who: Array, size: int, prior: Array, rows: Array, whom: Array, mean: Array) -> Array:
@@ -149,8 +149,8 @@ def start(view: View, key: Array, *, typical: float) -> Online:
     prior = _prior(typical)[:, None]
     factor = _SPREAD * normals(uniforms(key, (users,)))
     return Online(
-        mean=jnp.float32(0.0),
-        mean_weight=jnp.float32(1.0),
+        mean=jnp.zeros(()),
+        mean_weight=jnp.ones(()),
         rater=jnp.stack([jnp.zeros(users), factor]),
         rater_precision=jnp.broadcast_to(prior, (3, users)),
         note=jnp.zeros((2, items)),

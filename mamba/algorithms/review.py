@@ -33,7 +33,7 @@ from mamba.types import Array, ObservedItems, View
 SENSITIVITY = 0.422
 SPECIFICITY = 0.970
 
-_ROUNDS = 40  # halvings: beyond float32
+_ROUNDS = 17  # halvings beyond the digits of a number
 _REACH = 20.0  # widths beyond the values at which everything, or nothing, is chosen
 _FULL = 0.99  # share of the weight that can be chosen, so that the price stays finite
 
@@ -65,7 +65,7 @@ def harm(items: ObservedItems) -> Array:
 
 def standing(view: View) -> Array:
     """[M] 1 where what was known of a slot still holds, 0 where it holds an item posted in this step."""
-    return (view.age > 0).astype(jnp.float32)
+    return (view.age > 0).astype(float)
 
 
 def top(values: Array, weight: Array, budget: Array, width: float) -> Array:
@@ -87,7 +87,7 @@ def top(values: Array, weight: Array, budget: Array, width: float) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def price(values: Array, weight: Array, budget: Array, width: float) -> Array:
     """The lambda of `top`: solves sum weight sigma((values - lambda) / width) = budget."""
-    margin = jnp.float32(_REACH * width)
+    margin = _REACH * width
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
@@ -95,7 +95,8 @@ def price(values: Array, weight: Array, budget: Array, width: float) -> Array:
         too_cheap = jnp.sum(weight * jax.nn.sigmoid((values - middle) / width)) > budget
         return jnp.where(too_cheap, middle, low), jnp.where(too_cheap, high, middle)
 
-    low, high = jax.lax.fori_loop(0, _ROUNDS, halve, (jnp.min(values) - margin, jnp.max(values) + margin))
+    rounds = jnp.finfo(values.dtype).nmant + _ROUNDS
+    low, high = jax.lax.fori_loop(0, rounds, halve, (jnp.min(values) - margin, jnp.max(values) + margin))
     return 0.5 * (low + high)
 
 

@@ -16,53 +16,16 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from mamba import ecosystem as eco
 from mamba.interactions.factorial import Estimate
-from mamba.interactions.jacobian import Jacobian, outcome_names
-from mamba.objectives import NAMES, OBJECTIVES
+from mamba.interactions.jacobian import Jacobian
+from mamba.meta.players import Own
 
 SURE = 3.0  # standard errors that an own effect, and a level that percent are taken of, must be away from 0
-
-
-class Own(NamedTuple):
-    """Each algorithm's own metric among the outcomes.
-
-    Attributes:
-        row: [A] index of the outcome.
-        sign: [A] +1 where less of it is what the algorithm wants, -1 where more is.
-    """
-
-    row: np.ndarray
-    sign: np.ndarray
-
-
-def own_metrics(ecosystem: eco.Ecosystem, own: Mapping[str, str] | None = None) -> Own:
-    """The own metrics: an algorithm's own loss, unless an objective stands in for it.
-
-    Args:
-        ecosystem: static description.
-        own: algorithm -> objective that its team is measured by. Many kinds have no own loss, and the loss of a
-            predictor (how well it predicts clicks) is not what its team is paid for.
-
-    Raises:
-        ValueError: an unknown algorithm or objective.
-    """
-    given = dict(own or {})
-    for name, objective in given.items():
-        if name not in ecosystem.names:
-            raise ValueError(f"own: no algorithm is called '{name}'. Known: {', '.join(ecosystem.names)}")
-        if objective not in OBJECTIVES:
-            raise ValueError(f"own: {name}: no objective is called '{objective}'. Known: {', '.join(NAMES)}")
-    rows = outcome_names(ecosystem)
-    row = [rows.index(given.get(name, f"loss/{name}")) for name in ecosystem.names]
-    more = [name in given and OBJECTIVES[given[name]].better == "higher" for name in ecosystem.names]
-    return Own(np.array(row, np.int64), np.where(more, -1.0, 1.0))
 
 
 class Externalities(NamedTuple):
@@ -92,7 +55,7 @@ def externalities(
 
     Args:
         jacobian: S keys, of the expected mode or audited on the sampled one.
-        owner: [P] algorithm of each lever, see `jacobian.lever_owner`.
+        owner: [P] algorithm of each lever, see `vector.owner`.
         own: own metrics.
         confidence: of the intervals: Student t around the ratio with the delete-one-key jackknife's standard error, which
             includes the noise of directions and levels.

@@ -31,10 +31,10 @@ import optax
 
 from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba.interactions.externalities import Own
 from mamba.interactions.factorial import Estimate, estimate
 from mamba.interactions.jacobian import Jacobian
-from mamba.meta import constraints, estimators
+from mamba.meta import constraints, vector
+from mamba.meta.vector import NOBODY
 from mamba.types import Array
 
 # theta [P] -> (values [S, R], slopes [S, R, P]) of R outcomes under S keys.
@@ -42,7 +42,6 @@ Slopes = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 # (theta [P], weights [R], number of the step) -> gradient [P] of a weighted sum of outcomes.
 Descent = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
-NOBODY = -1  # player of a lever that no player turns
 NEAR = 0.1  # unconstrained units
 _LARGE = 1e4
 # Adam's averages for runs of some fifteen steps: on quadratics they end ten times nearer than with the usual 0.9 and 0.999.
@@ -71,7 +70,7 @@ def platform_slopes(run: Callable[[eco.Inputs, Array], Jacobian], inputs: eco.In
         inputs: population, parameters, gates; its levers give the shape.
         keys: [S] typed keys, the same for every lever vector.
     """
-    restore = estimators.unflat(inputs.levers)
+    restore = vector.unflat(inputs.levers)
 
     def at(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         here = run(replace(inputs, levers=restore(jnp.asarray(theta, jnp.float32))), keys)
@@ -119,28 +118,6 @@ def platform_gradient(run: Callable[..., tuple[Array, Array]], inputs: eco.Input
         return np.asarray(run(inputs, point, wanted, fresh)[1], np.float64)
 
     return at
-
-
-def loss_weights(own: Own, value: np.ndarray) -> np.ndarray:
-    """Each algorithm's own loss as weights of the outcomes, relative to its level: L_i / |L_i|, so that blocks compare.
-
-    Args:
-        own: own metrics.
-        value: [S, J + A] outcomes where the game is looked at.
-
-    Returns:
-        [A, J + A]; a row of zeros where an algorithm has no own metric.
-    """
-    level = np.abs(np.asarray(value, np.float64).mean(axis=0))[own.row]
-    weights = np.zeros((len(own.row), value.shape[1]))
-    weights[np.arange(len(own.row)), own.row] = np.where(level > 1e-9, own.sign / np.maximum(level, 1e-9), 0.0)
-    return weights
-
-
-def players_of(owner: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Player of each lever [P]: its algorithm, or `NOBODY` where that has no own loss (a row of zero weights)."""
-    plays = np.any(weights != 0, axis=1)
-    return np.where(plays[owner], owner, NOBODY)
 
 
 # ---- local game
@@ -518,7 +495,7 @@ def platform_measure(
     Returns:
         `[n, P] -> [n, S, J + A]`.
     """
-    restore = estimators.unflat(inputs.levers)
+    restore = vector.unflat(inputs.levers)
 
     def measure(points: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         each = [

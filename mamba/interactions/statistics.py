@@ -222,6 +222,43 @@ def variance_ratio(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _ratio(independent, paired)
 
 
+def ratio(top: np.ndarray, bottom: np.ndarray, *, confidence: float) -> Estimate:
+    """The ratio of the means of two independent samples, with Fieller's interval.
+
+    Args:
+        top: [S].
+        bottom: [S'].
+        confidence: of the interval.
+
+    Returns:
+        Estimate of scalars; the interval is unbounded where the mean of `bottom` does not differ from 0, `error` is that of the
+        delta method, and `p` tests a ratio of 0.
+
+    Raises:
+        ValueError: fewer than two values in either.
+
+    References:
+        Fieller 1954.
+    """
+    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
+    if min(len(top), len(bottom)) < 2:
+        raise ValueError(f"a ratio needs at least 2 values above and below, got {len(top)} and {len(bottom)}")
+    a, b = float(top.mean()), float(bottom.mean())
+    va, vb = (float(values.var(ddof=1)) / len(values) for values in (top, bottom))
+    freedom = min(len(top), len(bottom)) - 1
+    t = float(stats.t.ppf(0.5 + confidence / 2, freedom))
+    # (a - r b)^2 <= t^2 (va + r^2 vb), a quadratic in r.
+    square, linear, constant = b**2 - t**2 * vb, a * b, a**2 - t**2 * va
+    low, high = -np.inf, np.inf
+    if square > 0:
+        reach = np.sqrt(max(linear**2 - square * constant, 0.0))
+        low, high = (linear - reach) / square, (linear + reach) / square
+    value = a / b if b != 0 else np.nan
+    error = np.sqrt(va + value**2 * vb) / abs(b) if b != 0 else np.inf
+    p = 2.0 * stats.t.sf(abs(a) / np.sqrt(va), freedom) if va > 0 else float(a == 0)
+    return Estimate(*(np.asarray(x, np.float64) for x in (value, error, low, high, p)))
+
+
 def variance_ratio_interval(
     values: np.ndarray, weights: np.ndarray, *, confidence: float
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -3,18 +3,21 @@
 One meta-step is
 
 1. measure the constraints on the *sampled* model, present levers paired with the baseline levers on the same keys;
-2. every R steps, audit: the Jacobian of all objectives on the sampled model (`estimators.audit`);
-3. pathwise gradient of the augmented Lagrangian through the expected mode;
-4. combine it with the audit lever by lever, step with any optax transform inside a trust region, move the multipliers.
+2. estimate the gradient of the augmented Lagrangian (by default differentiated through the expected mode and audited on the sampled
+   model every R steps, `estimators.hybrid`);
+3. step with any optax transform inside a trust region, move the multipliers.
 
-`Trainer` is host-side control of jitted pieces; its state is a pytree of arrays, so that it can be checkpointed and a
-resumed run is bit-equal to an uninterrupted one.
+Robust training measures in several worlds and looks at the worst of them; players that train for themselves each follow their own
+metric over their own levers, and nothing is summed. `Trainer` is host-side control of jitted pieces; its state is a pytree of
+arrays, so that it can be checkpointed and a resumed run is bit-equal to an uninterrupted one.
+
+References:
+    Rockafellar and Uryasev 2000 (conditional value at risk); Rosen 1965 (simultaneous gradients of several players).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +27,9 @@ import optax
 
 from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba.meta import constraints, estimators
+from mamba import passing
+from mamba.meta import constraints, estimators, evolution, growth, players, robust, systems, vector
+from mamba.meta.estimators import Estimator
 from mamba.meta.settings import MetaConfig
 from mamba.objectives import NAMES
 from mamba.streams import stream
@@ -32,7 +37,6 @@ from mamba.types import Array, Levers
 
 Evaluate = Callable[[mem.Members], np.ndarray]
 
-_DOUBT = 4.0  # two standard errors, squared
 _SMOOTHING = 0.7  # share of the constraint average that stays from one meta-step to the next
 
 
@@ -45,10 +49,7 @@ class TrainingState(NamedTuple):
         optimiser: state of the optax transform.
         multipliers: [K].
         violation: [K] smoothed constraint values.
-        bias_squared: [P] smoothed squared bias of the pathwise gradient, for a goal gradient of unit norm.
-        jacobian: [J, P] of the last audit.
-        jacobian_covariance: [J, J] of the errors of one lever's column.
-        audited: int32, 1 once an audit exists.
+        estimator: state of the estimator.
     """
 
     step: Array
@@ -56,10 +57,7 @@ class TrainingState(NamedTuple):
     optimiser: Any
     multipliers: Array
     violation: Array
-    bias_squared: Array
-    jacobian: Array
-    jacobian_covariance: Array
-    audited: Array
+    estimator: Any
 
 
 class Trainer(NamedTuple):
@@ -68,10 +66,11 @@ class Trainer(NamedTuple):
     Attributes:
         config: settings.
         goal: what to minimise and keep.
+        own: each algorithm's own metric, where every team trains for itself; None trains for the goal.
         baseline: default levers, where the baseline is measured.
         inputs: population, parameters, gates.
-        gradient: jitted `estimators.pathwise`.
-        evaluate: objectives of members on the sampled model.
+        estimator: of gradients of outcomes.
+        evaluate: outcomes [B, J + A] of members on the sampled model.
         transform: optax transform.
         ecosystem: static description.
         key: typed key of the training seeds.
@@ -79,9 +78,10 @@ class Trainer(NamedTuple):
 
     config: MetaConfig
     goal: constraints.Goal
+    own: players.Own | None
     baseline: Levers
     inputs: eco.Inputs
-    gradient: Callable[..., tuple[Array, estimators.Slope]]
+    estimator: Estimator
     evaluate: Evaluate
     transform: optax.GradientTransformation
     ecosystem: eco.Ecosystem
@@ -94,6 +94,59 @@ def transform(config: MetaConfig) -> optax.GradientTransformation:
     return getattr(optax, config.optimizer)(schedule)
 
 
+def estimator_of(
+    ecosystem: eco.Ecosystem, inputs: eco.Inputs, config: MetaConfig, *, steps: int, evaluate: Evaluate, key: Array
+) -> Estimator:
+    """The estimator that a configuration names.
+
+    Args:
+        ecosystem: static description.
+        inputs: population, parameters, gates.
+        config: settings.
+        steps: T.
+        evaluate: outcomes [B, J + A] of members on the sampled model.
+        key: typed key of lives that go on from estimate to estimate.
+
+    Raises:
+        ValueError: settings that contradict each other.
+    """
+    expected = systems.platform(ecosystem)
+    closed = [f"{passing.LEARNER}{name}" for name, open_ in config.through.items() if not open_]
+    for name in config.through:
+        if name not in ecosystem.names:
+            raise ValueError(f"through: no algorithm is called '{name}'. Known: {', '.join(ecosystem.names)}")
+    known = passing.shares(ecosystem, closed)
+    design = {"pairs": config.audit_pairs, "sigma": config.audit_sigma, "keys": config.audit_seeds}
+    measure = evolution.measure(evaluate, inputs)
+    watched = growth.guarded(
+        estimators.pathwise(expected, inputs, steps=steps, keys=config.seeds),
+        expected,
+        inputs,
+        steps=steps,
+        every=config.monitor_every,
+        shares=known,
+    )
+    if config.estimator in ("pathwise", "hybrid"):
+        if config.estimator == "pathwise" or config.audit_every == 0:
+            return watched
+        rows = len(ecosystem.names) if config.goal == "own" else 1
+        count = len(expected.outcomes)
+        return estimators.hybrid(watched, measure, every=config.audit_every, outcomes=count, n_rows=rows, **design)
+    if closed:
+        raise ValueError(f"through: estimator {config.estimator} cannot stop derivatives: use hybrid or pathwise")
+    if config.estimator == "es":
+        return estimators.es(measure, **design)
+    if config.estimator == "forward":
+        return estimators.forward(expected, inputs, steps=steps, keys=config.seeds)
+    if not 1 <= config.window <= steps:
+        raise ValueError(f"window = {config.window} must be between 1 and the {steps} steps of a rollout")
+    life = {"window": config.window, "horizon": steps, "key": key}
+    if config.estimator == "truncated":
+        return estimators.truncated(expected, inputs, keys=config.seeds, **life)
+    sampled = systems.platform(ecosystem, mode="sampled")
+    return estimators.pes(sampled, inputs, sigma=config.audit_sigma, pairs=config.audit_pairs, **life)
+
+
 def trainer(
     ecosystem: eco.Ecosystem,
     inputs: eco.Inputs,
@@ -102,7 +155,9 @@ def trainer(
     steps: int,
     evaluate: Evaluate,
     key: Array,
+    own: players.Own | None = None,
     optimiser: optax.GradientTransformation | None = None,
+    estimator: Estimator | None = None,
 ) -> Trainer:
     """Prepares meta-training.
 
@@ -111,22 +166,34 @@ def trainer(
         inputs: population, parameters and the levers to start from.
         config: settings.
         steps: T, steps of a rollout.
-        evaluate: objectives [B, J] of members on the sampled model.
+        evaluate: outcomes [B, J + A] of members on the sampled model.
         key: typed key of the training seeds.
+        own: each algorithm's own metric, for `config.goal = "own"`; None takes own losses.
         optimiser: any optax transform; None takes the one that `config` names.
+        estimator: any estimator of gradients; None takes the one that `config` names.
 
     Returns:
         The trainer.
 
     Raises:
-        ValueError: an unknown objective in the goal.
+        ValueError: an unknown objective in the goal, or settings that contradict each other.
     """
+    if estimator is None:
+        lives = stream(key, "lives")
+        estimator = estimator_of(ecosystem, inputs, config, steps=steps, evaluate=evaluate, key=lives)
+    if config.goal != "own":
+        own = None
+    elif own is None:
+        own = players.own_metrics(ecosystem)
+    if config.spread and config.estimator in ("truncated", "pes", "forward"):
+        raise ValueError(f"spread: estimator {config.estimator} runs in one world: use hybrid, pathwise or es")
     return Trainer(
         config=config,
         goal=constraints.goal(config.minimise, config.keep),
+        own=own,
         baseline=inputs.levers,
         inputs=inputs,
-        gradient=jax.jit(estimators.pathwise(ecosystem, steps=steps)),
+        estimator=estimator,
         evaluate=evaluate,
         transform=transform(config) if optimiser is None else optimiser,
         ecosystem=ecosystem,
@@ -136,42 +203,33 @@ def trainer(
 
 def start(trainer: Trainer) -> TrainingState:
     """State before the first meta-step."""
-    levers = estimators.flat(trainer.baseline)
-    n_levers, kept = levers.size, len(trainer.goal.kept)
-    jacobian = jnp.zeros((len(NAMES), n_levers))
+    point, kept = vector.flat(trainer.baseline), len(trainer.goal.kept)
     return TrainingState(
         step=jnp.int32(0),
-        levers=levers,
-        optimiser=trainer.transform.init(levers),
+        levers=point,
+        optimiser=trainer.transform.init(point),
         multipliers=jnp.zeros(kept),
         violation=jnp.zeros(kept),
-        bias_squared=jnp.zeros(n_levers),
-        jacobian=jacobian,
-        jacobian_covariance=jnp.zeros((len(NAMES), len(NAMES))),
-        audited=jnp.int32(0),
+        estimator=trainer.estimator.init(np.asarray(point)),
     )
 
 
 def levers_of(trainer: Trainer, state: TrainingState) -> Levers:
     """Present levers as a tree."""
-    return estimators.unflat(trainer.baseline)(state.levers)
+    return vector.unflat(trainer.baseline)(state.levers)
 
 
 class Report(NamedTuple):
     """Diagnostics of one meta-step.
 
     Attributes:
-        values: [J] objectives on the sampled model before the step.
+        values: [J] objectives on the sampled model before the step, in the worst worlds where training is robust.
         baseline: [J] baseline on the same keys.
         utility: weighted relative change.
         violation: [K] constraint values of this step.
         gradient: [P] used.
-        pathwise: [P] pathwise gradient of the Lagrangian.
-        audited: [P] audited gradient, NaN before the first audit.
-        audited_error: [P] its standard errors.
-        weight: [P] weight of the pathwise part.
-        fresh_audit: whether this step made an audit.
-        cosine: cosine between pathwise and audited gradient, NaN before the first audit.
+        error: [P] its standard errors.
+        told: what the estimator had to say; what it says of every row is that of each lever's own row here, [P].
     """
 
     values: np.ndarray
@@ -179,12 +237,8 @@ class Report(NamedTuple):
     utility: float
     violation: np.ndarray
     gradient: np.ndarray
-    pathwise: np.ndarray
-    audited: np.ndarray
-    audited_error: np.ndarray
-    weight: np.ndarray
-    fresh_audit: bool
-    cosine: float
+    error: np.ndarray
+    told: dict[str, Any]
 
 
 def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]:
@@ -193,64 +247,34 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
     Returns:
         `(state, report)`.
     """
-    config, goal, ecosystem = trainer.config, trainer.goal, trainer.ecosystem
+    config, goal = trainer.config, trainer.goal
     index = int(state.step)
-    levers = levers_of(trainer, state)
     key = jax.random.fold_in(trainer.key, index)
 
-    audits = config.audit_every > 0 and index % config.audit_every == 0
-    groups = []
-    paired = jax.random.split(stream(key, "constraints"), config.constraint_seeds)
-    for each in (levers, trainer.baseline):
-        groups.append(mem.repeat(ecosystem, each, paired, gates=trainer.inputs.gates, learning=trainer.inputs.learning))
-    audit_keys = jax.random.split(stream(key, "audit"), config.audit_seeds)
-    if audits:
-        here = replace(trainer.inputs, levers=levers)
-        groups.append(estimators.perturbed(here, audit_keys, pairs=config.audit_pairs, sigma=config.audit_sigma))
-    results = trainer.evaluate(mem.join(*groups))
-    n = config.constraint_seeds
-    values = results[:n].mean(axis=0, dtype=np.float64)
-    baseline = results[n : 2 * n].mean(axis=0, dtype=np.float64)
-
-    violation = constraints.violations(values, baseline, goal)
+    values, baseline, worlds = _measured(trainer, state, key)
+    violation = constraints.violations(values[: len(NAMES)], baseline[: len(NAMES)], goal)
     kept_share = _SMOOTHING if index > 0 else 0.0
     smooth = kept_share * np.asarray(state.violation, np.float64) + (1.0 - kept_share) * violation
     multipliers = np.asarray(state.multipliers, np.float64)
-    weights = constraints.slope(smooth, baseline, goal, multipliers=multipliers, penalty=config.penalty)
-
-    keys = jax.random.split(stream(key, "pathwise"), config.seeds)
-    _, path = trainer.gradient(replace(trainer.inputs, levers=levers), jnp.asarray(weights, jnp.float32), keys)
-    path_value, path_error = np.asarray(path.value, np.float64), np.asarray(path.error, np.float64)
-    path = estimators.Slope(path_value, path_error)
-
-    jacobian = np.asarray(state.jacobian, np.float64)
-    covariance = np.asarray(state.jacobian_covariance, np.float64)
-    bias_squared = np.asarray(state.bias_squared, np.float64)
-    if audits:
-        checked = estimators.audit(
-            results[2 * n :],
-            n_levers=state.levers.size,
-            n_keys=config.audit_seeds,
-            pairs=config.audit_pairs,
-            sigma=config.audit_sigma,
-        )
-        jacobian, covariance = checked.jacobian, checked.covariance
-    gradient, trust = path_value, np.ones_like(path_value)
-    audited = np.full_like(path_value, np.nan)
-    audited_error = np.full_like(path_value, np.nan)
-    agreement = float("nan")
-    if audits or int(state.audited):
-        audited = weights @ jacobian
-        audited_error = np.full_like(path_value, np.sqrt(max(weights @ covariance @ weights, 0.0)))
-        slope = estimators.Slope(audited, audited_error)
-        norm = max(float(np.linalg.norm(path_value)), 1e-12)
-        if audits:
-            spread = np.where(np.isfinite(path_error), path_error, 0.0) ** 2 + audited_error**2
-            # A difference counts as bias only beyond what noise alone would show: an unlucky audit must not take over.
-            seen = np.maximum((audited - path_value) ** 2 - _DOUBT * spread, 0.0) / norm**2
-            bias_squared = 0.5 * bias_squared + 0.5 * seen if int(state.audited) else seen
-        agreement = estimators.cosine(path_value, audited)
-        gradient, trust = estimators.combine(path, slope, bias_squared * norm**2)
+    weights = constraints.slope(smooth, baseline[: len(NAMES)], goal, multipliers=multipliers, penalty=config.penalty)
+    rows = np.zeros((1, len(baseline)))
+    rows[0, : len(NAMES)] = weights
+    if trainer.own is not None:
+        rows = players.loss_weights(trainer.own, baseline[None])
+    found, inner = trainer.estimator.estimate(
+        stream(key, "gradient"), np.asarray(state.levers), state.estimator, rows, worlds
+    )
+    entries = np.arange(found.jacobian.shape[1])
+    turner = np.zeros(len(entries), np.int64)
+    if trainer.own is not None:
+        turner = players.players_of(vector.owner(trainer.ecosystem, trainer.baseline), rows)
+    gradient = np.where(turner == vector.NOBODY, 0.0, found.jacobian[turner, entries])
+    told = {
+        name: value[turner, entries] if np.shape(value) == found.jacobian.shape else value
+        for name, value in found.told.items()
+    }
+    if "audited" in told:
+        told["cosine"] = estimators.cosine(told["pathwise"], told["audited"])
 
     change, optimiser = trainer.transform.update(jnp.asarray(gradient, jnp.float32), state.optimiser, state.levers)
     bounded = jnp.clip(jnp.asarray(change), -config.trust_region, config.trust_region)
@@ -260,13 +284,49 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
         optimiser=optimiser,
         multipliers=jnp.asarray(np.maximum(0.0, multipliers + config.dual_rate * smooth), jnp.float32),
         violation=jnp.asarray(smooth, jnp.float32),
-        bias_squared=jnp.asarray(bias_squared, jnp.float32),
-        jacobian=jnp.asarray(jacobian, jnp.float32),
-        jacobian_covariance=jnp.asarray(covariance, jnp.float32),
-        audited=jnp.int32(1) if audits else state.audited,
+        estimator=inner,
     )
-    report = Report(
-        values, baseline, constraints.utility(values, baseline, goal), violation, gradient, path_value, audited,
-        audited_error, trust, audits, agreement,
-    )  # fmt: skip
-    return new, report
+    seen, before = values[: len(NAMES)], baseline[: len(NAMES)]
+    return new, Report(
+        seen, before, constraints.utility(seen, before, goal), violation, gradient, found.error[turner, entries], told
+    )
+
+
+def _measured(
+    trainer: Trainer, state: TrainingState, key: Array
+) -> tuple[np.ndarray, np.ndarray, estimators.Worlds | None]:
+    """Outcomes of the present levers and of the baseline [J + A], and the worlds to differentiate in.
+
+    Robust training measures in `worlds` samples of the world's parameters and goes on with the worst of them, by the
+    utility of the present levers against the baseline in the same world.
+    """
+    config = trainer.config
+    count = config.worlds if config.spread else 1
+    paired = jax.random.split(stream(key, "constraints"), config.constraint_seeds)
+    keys = jnp.tile(paired, count)
+    samples = each = None
+    if config.spread:
+        parameters = trainer.inputs.parameters
+        samples = robust.parameter_samples(stream(key, "worlds"), parameters, spread=config.spread, count=count)
+        each = jax.tree.map(lambda leaf: jnp.repeat(leaf, config.constraint_seeds), samples)
+    groups = [
+        mem.repeat(
+            trainer.ecosystem,
+            which,
+            keys,
+            gates=trainer.inputs.gates,
+            learning=trainer.inputs.learning,
+            parameters=each,
+        )
+        for which in (levers_of(trainer, state), trainer.baseline)
+    ]
+    results = np.asarray(trainer.evaluate(mem.join(*groups)), np.float64)
+    table = results.reshape(2, count, config.constraint_seeds, -1).mean(axis=2)
+    if samples is None:
+        return table[0, 0], table[1, 0], None
+    measured, before = table[..., : len(NAMES)]
+    utilities = np.array([constraints.utility(measured[w], before[w], trainer.goal) for w in range(count)])
+    weights = robust.cvar(utilities, config.level)[1]
+    worst = np.flatnonzero(weights > 0)
+    chosen = estimators.Worlds(jax.tree.map(lambda leaf: leaf[worst], samples), weights[worst])
+    return weights @ table[0], weights @ table[1], chosen

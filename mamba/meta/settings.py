@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mamba.fields import setting
 
+ESTIMATORS = ("hybrid", "pathwise", "forward", "truncated", "es", "pes")
+GOALS = ("ecosystem", "own")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "adabelief")
 
 
@@ -17,7 +19,26 @@ class MetaConfig:
     optimizer: str = setting("adam", "optax optimiser (the library takes any optax transform)", choices=OPTIMIZERS)
     learning_rate: float = setting(0.1, "step size in unconstrained lever units", gt=0, le=10)
     decay: float = setting(0.1, "share of the step size that is left at the end", unit="0 to 1", gt=0, le=1)
+    estimator: str = setting(
+        "hybrid",
+        "how gradients are estimated: pathwise (through the whole rollout), hybrid (pathwise with audits on the sampled model), "
+        "forward (few levers), truncated and pes (a window at a time), es (perturbed runs of the sampled model)",
+        choices=ESTIMATORS,
+    )
     seeds: int = setting(4, "rollouts averaged in each pathwise gradient", ge=1)
+    window: int = setting(10, "window of the estimators truncated and pes", unit="steps", ge=1)
+    through: dict[str, bool] = setting(
+        {}, "algorithm: false stops derivatives through what that algorithm learns; its levers keep their direct effect"
+    )
+    monitor_every: int = setting(
+        10, "meta-steps from one look at the growth of derivatives to the next; 0 never looks", ge=0
+    )
+    goal: str = setting(
+        "ecosystem",
+        "who trains for what: ecosystem (all levers for the goal below) or own (each team its own levers for its own metric, "
+        "`sensitivities.own`)",
+        choices=GOALS,
+    )
     minimise: dict[str, float] = setting(
         {"toxic_exposure_per_user": 1.0, "misinformation_exposure_per_user": 1.0, "polarisation": 1.0},
         "weight of the relative change of each objective in the scalar that is minimised; negative weights maximise",
@@ -33,3 +54,10 @@ class MetaConfig:
     audit_pairs: int = setting(16, "antithetic pairs of an audit, rounded up to the next power of two", ge=2)
     audit_seeds: int = setting(2, "common-random-number seeds of every pair", ge=1)
     audit_sigma: float = setting(0.3, "perturbation of the audit", unit="unconstrained", gt=0, le=2)
+    spread: dict[str, float] = setting(
+        {}, "robust training: world parameter -> relative standard deviation of the worlds that levers must do well in"
+    )
+    worlds: int = setting(8, "worlds sampled in a meta-step of robust training", ge=1)
+    level: float = setting(
+        0.75, "conditional value at risk: the share of better worlds that is left out of account", ge=0, lt=1
+    )

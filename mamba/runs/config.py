@@ -46,6 +46,10 @@ class EvaluationConfig:
     """The final comparison on the sampled model."""
 
     seeds: int = setting(16, "fresh paired seeds of the final comparison", ge=2)
+    transfer: tuple[str, ...] = setting(
+        (),
+        "other communities (values of `scenario.dataset`) in which the trained levers are compared without more training",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

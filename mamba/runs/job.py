@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba.algorithms import registry
+from mamba.meta import systems
+from mamba.objectives import NAMES
 from mamba.runs import progress
 from mamba.runs.config import RunConfig
 from mamba.runs.errors import UserError
@@ -37,8 +39,8 @@ class Job(NamedTuple):
         ecosystem: static description.
         inputs: population on the device, parameters, default levers.
         story: where the population comes from, in words.
-        evaluate: objectives [B, J] of members on the sampled model, from the first step on.
-        measure: the same after the warm-up of the interaction analysis, [B, 1 + W, J]: whole rollout, then its windows.
+        evaluate: outcomes [B, J + A] of members on the sampled model, from the first step on: objectives, then own losses.
+        measure: objectives after the warm-up of the interaction analysis, [B, 1 + W, J]: whole rollout, then its windows.
         key: root key.
     """
 
@@ -73,12 +75,15 @@ def prepare(config: RunConfig) -> Job:
         chunk=config.chunk,
         windows=interactions.windows if interactions.seeds else 0,
     )
-    measure = evaluator(warm_up=interactions.warm_up)
+    warm = evaluator(warm_up=interactions.warm_up)
     # One program serves both where they differ in nothing but the windows.
-    shared = measure if interactions.warm_up == 0 and interactions.seeds else evaluator(warm_up=0, windows=0)
+    cold = warm if interactions.warm_up == 0 and interactions.seeds else evaluator(warm_up=0, windows=0)
 
     def evaluate(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
-        return shared(members, done)[:, 0]
+        return cold(members, done)[:, 0]
+
+    def measure(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
+        return warm(members, done)[..., : len(NAMES)]
 
     return Job(config, ecosystem, inputs, scenario.story, evaluate, measure, jax.random.key(config.seed))
 
@@ -86,10 +91,10 @@ def prepare(config: RunConfig) -> Job:
 def _evaluation(
     ecosystem: eco.Ecosystem, inputs: eco.Inputs, *, steps: int, warm_up: int, windows: int, chunk: int
 ) -> Evaluate:
-    """Values [B, 1 + W, J] of members on the sampled model."""
-    run = fitted(
-        mem.evaluator(ecosystem, steps=steps, layout=layout(), warm_up=warm_up, windows=windows), inputs, chunk=chunk
-    )
+    """Outcomes [B, 1 + W, J + A] of members on the sampled model."""
+    measured = functools.partial(systems.outcomes, ecosystem)
+    evaluate = mem.evaluator(ecosystem, steps=steps, layout=layout(), warm_up=warm_up, windows=windows, of=measured)
+    run = fitted(evaluate, inputs, chunk=chunk)
 
     def call(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
         values = run(members, done)
@@ -116,19 +121,21 @@ def fitted(
     Returns:
         `(members, done=None) -> values [B, ...]`; raises UserError where not even one member a device fits.
     """
-    made: list[mem.Compiled] = []
+    made: dict[Any, mem.Compiled] = {}
 
     def call(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
-        if not made:
+        # Members in worlds of their own have more leaves than those in the world of the inputs.
+        which = jax.tree.structure(members)
+        if which not in made:
             try:
-                made.append(mem.compiled(evaluate, inputs, members, chunk=chunk, limit=_SHARE * free_memory()))
+                made[which] = mem.compiled(evaluate, inputs, members, chunk=chunk, limit=_SHARE * free_memory())
             except ValueError as error:
                 raise UserError(str(error)) from error
             progress.say(
-                f"rollouts go in chunks of {made[0].chunk}; predicted memory {made[0].bytes / 2**20:,.0f} MiB on "
+                f"rollouts go in chunks of {made[which].chunk}; predicted memory {made[which].bytes / 2**20:,.0f} MiB on "
                 f"{jax.local_device_count()} x {jax.devices()[0].device_kind}"
             )
-        return mem.in_chunks(made[0].run, inputs, members, chunk=made[0].chunk, done=done)
+        return mem.in_chunks(made[which].run, inputs, members, chunk=made[which].chunk, done=done)
 
     return call
 

@@ -8,6 +8,7 @@ with the same bytes. Both may be given the same folder, one after the other.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,19 +17,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mamba import members as mem
+from mamba import passing
 from mamba.interactions import factorial, findings, statistics
-from mamba.meta import estimators, optimise
+from mamba.meta import optimise, players, vector
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import (
     analysis,
     checkpoint,
     emergence,
+    evaluation,
     folder,
     progress,
     report,
     sensitivities,
     signals,
+    stops,
     tracking,
 )
 from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
@@ -36,7 +39,7 @@ from mamba.runs.job import Job, prepare
 from mamba.streams import stream
 from mamba.types import Levers
 
-INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, "training", "evaluation"
+INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, "training", evaluation.STAGE
 _TOLD = 3  # interacting pairs that are told on the terminal
 
 
@@ -55,12 +58,18 @@ def run(config: RunConfig, path: str | Path, *, command: str, allow_config_chang
     Raises:
         UserError: the folder or the data cannot be used.
     """
-    return _carried_out(config, path, command, allow_config_change, last=EVALUATION, stages=_train_stages)
+    wanted = {EVALUATION, *([INTERACTIONS] if config.interactions.seeds else [])}
+    return _carried_out(config, path, command, allow_config_change, wanted=wanted, stages=_run_stages)
+
+
+def train(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
+    """Trains, evaluates and reports without an interaction analysis. As `run`."""
+    return _carried_out(config, path, command, allow_config_change, wanted={EVALUATION}, stages=_train_stages)
 
 
 def analyse(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
     """Analyses a configuration in a run folder without training: interactions, sensitivities, emergence. As `run`."""
-    return _carried_out(config, path, command, allow_config_change, last=emergence.STAGE, stages=_analysis_stages)
+    return _carried_out(config, path, command, allow_config_change, wanted={emergence.STAGE}, stages=_analysis_stages)
 
 
 class _Open(NamedTuple):
@@ -91,13 +100,13 @@ def _carried_out(
     command: str,
     allow_config_change: bool,
     *,
-    last: str,
+    wanted: set[str],
     stages: Callable[..., dict[str, Any] | None],
 ) -> dict[str, Any]:
     digest = config_digest(config)
     with folder.open_folder(path, dump_yaml(config), allow_config_change=allow_config_change) as place:
         earlier = _finished(place.path, digest)
-        if earlier is not None and place.resumed and not place.changes and last in earlier.get("stages", ()):
+        if earlier is not None and place.resumed and not place.changes and wanted <= set(earlier.get("stages", ())):
             progress.say(f"{place.path} is finished; nothing to do")
             if not (place.path / folder.REPORT / "index.html").exists():
                 report.write_report(place.path)
@@ -306,29 +315,36 @@ def _trainer(job: Job) -> optimise.Trainer:
         steps=job.config.steps,
         evaluate=job.evaluate,
         key=stream(job.key, TRAINING),
+        own=players.own_metrics(job.ecosystem, job.config.sensitivities.own),
     )
 
 
-def _train_stages(of: _Open) -> dict[str, Any] | None:
-    """Interactions, training, evaluation; the summary, None after a stop."""
+def _run_stages(of: _Open) -> dict[str, Any] | None:
+    """Interactions, then training; the summary, None after a stop."""
+    results = _interactions(of)
+    return None if of.stop() else _train_stages(of, results)
+
+
+def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[str, Any] | None:
+    """Training and evaluation, with what was found of interactions; the summary, None after a stop."""
     job = of.job
     trainer = _trainer(job)
-    results = _interactions(of)
-    if of.stop():
-        return None
     restored = checkpoint.latest(of.path / folder.CHECKPOINTS, optimise.start(trainer))
     state = optimise.start(trainer) if restored is None else restored.tree
     state = _train(job, trainer, state, of.path, of.metrics, of.tracker, of.stop)
     if of.stop():
         return None
-    evaluation = _evaluate(job, trainer, state, of.metrics, of.tracker)
-    summary = _summary(job, trainer, state, _interaction_findings(job, results), evaluation)
+    measured = _evaluate(of, trainer, state)
+    if measured is None:
+        return None
+    summary = _summary(job, trainer, state, _interaction_findings(job, results), measured)
     stages = {
         EVALUATION,
         *([] if job.config.meta.steps == 0 else [TRAINING]),
         *([] if results is None else [INTERACTIONS]),
     }
-    more = [each for each in of.before.get("findings", []) if each["kind"] in ("externality", "emergence")]
+    analysed = ("externality", "emergence", *(("interaction", "side_effect") if results is None else ()))
+    more = [each for each in of.before.get("findings", []) if each["kind"] in analysed]
     return summary | {
         "stages": sorted({*stages, *of.before.get("stages", ())}),
         "findings": [*summary["findings"], *more],
@@ -340,7 +356,7 @@ def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callabl
     total, begun = config.meta.steps, int(state.step)
     if begun >= total:
         return state
-    labels = estimators.names(job.inputs.levers)
+    labels = vector.names(job.inputs.levers)
     with progress.progress(total, "training", done=begun) as meter:
         while int(state.step) < total and not stop():
             index = int(state.step)
@@ -360,9 +376,17 @@ def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callabl
 def _training_row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str, Any]:
     row: dict[str, Any] = {
         "meta/utility": told.utility,
-        "meta/audited": int(told.fresh_audit),
-        "meta/cosine": told.cosine,
+        "meta/audited": int(told.told.get("fresh", 0)),
+        "meta/cosine": told.told.get("cosine", math.nan),
     }
+    nothing = np.full(len(labels), math.nan)
+    pathwise, sampled, error, weight = (
+        told.told.get(name, nothing) for name in ("pathwise", "audited", "audited_error", "weight")
+    )
+    for b, block in enumerate(passing.blocks(job.ecosystem)):
+        if "growth" in told.told:
+            row[f"growth/{block}"] = told.told["growth"][b]
+            row[f"passing/{block}"] = told.told["passing"][b]
     for k, name in enumerate(NAMES):
         row[f"ecosystem/{name}"] = told.values[k]
         row[f"baseline/{name}"] = told.baseline[k]
@@ -370,15 +394,16 @@ def _training_row(job: Job, labels: list[str], state, told: optimise.Report) -> 
         row[f"constraint/{name}"] = told.violation[c]
         row[f"multiplier/{name}"] = float(state.multipliers[c])
     values = np.asarray(state.levers)
-    meaningful = meaningful_levers(job, estimators.unflat(job.inputs.levers)(state.levers))
+    meaningful = meaningful_levers(job, vector.unflat(job.inputs.levers)(state.levers))
     for p, label in enumerate(labels):
         row[f"levers/{label}"] = meaningful[label]
         row[f"levers_unconstrained/{label}"] = values[p]
         row[f"gradient/{label}"] = told.gradient[p]
-        row[f"audit/{label}/pathwise"] = told.pathwise[p]
-        row[f"audit/{label}/sampled"] = told.audited[p]
-        row[f"audit/{label}/error"] = told.audited_error[p]
-        row[f"audit/{label}/weight"] = told.weight[p]
+        row[f"gradient_error/{label}"] = told.error[p]
+        row[f"audit/{label}/pathwise"] = pathwise[p]
+        row[f"audit/{label}/sampled"] = sampled[p]
+        row[f"audit/{label}/error"] = error[p]
+        row[f"audit/{label}/weight"] = weight[p]
     return row
 
 
@@ -403,7 +428,7 @@ def lever_units(job: Job) -> dict[str, str]:
 
 
 def _entries(name: str, size: int) -> list[str]:
-    """Names of the entries of a lever, as `estimators.names` gives them."""
+    """Names of the entries of a lever, as `vector.names` gives them."""
     return [name] if size == 1 else [f"{name}/{i}" for i in range(size)]
 
 
@@ -411,32 +436,32 @@ def _entries(name: str, size: int) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _evaluate(job: Job, trainer, state, metrics, tracker) -> dict[str, np.ndarray]:
-    """Default and trained levers on the same fresh seeds, [S, J] each."""
-    seeds = job.config.evaluation.seeds
-    keys = jax.random.split(stream(job.key, EVALUATION), seeds)
-    before = mem.repeat(job.ecosystem, trainer.baseline, keys)
-    after = mem.repeat(job.ecosystem, optimise.levers_of(trainer, state), keys)
-    everyone = mem.join(before, after)
-    with progress.progress(2 * seeds, f"evaluation: {2 * seeds} rollouts on fresh seeds") as meter:
-        finished = 0
-
-        def done(total: int) -> None:
-            nonlocal finished
-            meter.advance(total - finished)
-            finished = total
-
-        values = job.evaluate(everyone, done)
-    result = {"before": values[:seeds], "after": values[seeds:]}
+def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingState) -> dict[str, Any] | None:
+    """Default and trained levers on the same fresh seeds, here and elsewhere: part of the summary; None after a stop."""
+    job = of.job
+    platforms = {"before": trainer.baseline, "after": optimise.levers_of(trainer, state)}
+    try:
+        here = evaluation.compared(job, platforms, stop=of.stop)
+        others = {
+            name: evaluation.compared(
+                evaluation.elsewhere(job.config, name), platforms, stop=of.stop, where=f" in {name}"
+            )
+            for name in job.config.evaluation.transfer
+        }
+    except stops.Stopped:
+        return None
     row = {
-        f"{EVALUATION}/{when}/{name}": float(result[when][:, k].mean(dtype=np.float64))
-        for when in ("before", "after")
+        f"{EVALUATION}/{when}/{name}": float(values[:, k].mean())
+        for when, values in here.items()
         for k, name in enumerate(NAMES)
     }
+    confidence = job.config.interactions.confidence
+    told = {name: evaluation.told(values, here, trainer.goal, confidence=confidence) for name, values in others.items()}
+    row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
     step = int(state.step)
-    metrics.append({"stage": EVALUATION, "meta_step": step, **folder.plain(row)})
-    tracker.log(step, row)
-    return result
+    of.metrics.append({"stage": EVALUATION, "meta_step": step, **folder.plain(row)})
+    of.tracker.log(step, row)
+    return {**here, "transfer": told}
 
 
 def _summary(
@@ -444,11 +469,11 @@ def _summary(
     trainer: optimise.Trainer,
     state: optimise.TrainingState,
     found: list[findings.Finding],
-    evaluation: dict[str, np.ndarray],
+    measured: dict[str, Any],
 ) -> dict[str, Any]:
     config = job.config
     confidence = config.interactions.confidence
-    before, after = (np.asarray(evaluation[when], np.float64) for when in ("before", "after"))
+    before, after = measured["before"], measured["after"]
     change = statistics.estimate(after - before, confidence)
     if config.meta.steps > 0:
         trained = findings.training(
@@ -474,6 +499,7 @@ def _summary(
             name: {**_words(name), **{when: _interval(level, k) for when, level in levels.items()}}
             for k, name in enumerate(NAMES)
         },
+        "transfer": measured["transfer"],
         "levers": {name: {"unit": units[name], "before": default[name], "after": turned[name]} for name in default},
         "minimise": dict(config.meta.minimise),
         "keep": dict(config.meta.keep),

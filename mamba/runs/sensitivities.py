@@ -20,7 +20,7 @@ from mamba.interactions import externalities, game, jacobian
 from mamba.interactions.findings import Finding, externality
 from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate
-from mamba.meta import constraints, estimators
+from mamba.meta import constraints, evolution, players, vector
 from mamba.objectives import NAMES, OBJECTIVES, benefit_sign
 from mamba.runs import analysis, folder, progress, stops
 from mamba.runs.config import config_digest
@@ -73,7 +73,7 @@ def check(job: Job) -> None:
                 f"sensitivities.{name}: {seeds} rollouts do not tell an effect from noise; give 0, or at least {_FEWEST}"
             )
     try:
-        externalities.own_metrics(job.ecosystem, config.own)
+        players.own_metrics(job.ecosystem, config.own)
     except ValueError as error:
         raise UserError(f"sensitivities.{error}") from error
 
@@ -117,8 +117,8 @@ def _measured(job: Job, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
     """
     config, ecosystem = job.config.sensitivities, job.ecosystem
     interval = job.config.interactions.confidence
-    own = externalities.own_metrics(ecosystem, config.own)
-    owner = jacobian.lever_owner(ecosystem, job.inputs.levers)
+    own = players.own_metrics(ecosystem, config.own)
+    owner = vector.owner(ecosystem, job.inputs.levers)
     key = stream(job.key, STAGE)
     progress.say(f"derivatives of {len(NAMES) + len(ecosystem.names)} outcomes with respect to {len(owner)} levers")
     derive = jax.jit(jacobian.jacobian(ecosystem, steps=job.config.steps, warm_up=_warm_up(job)))
@@ -130,7 +130,7 @@ def _measured(job: Job, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
         "digest": np.array(digest(job)),
         "names": np.array(ecosystem.names),
         "objectives": np.array(NAMES),
-        "levers": np.array(estimators.names(job.inputs.levers)),
+        "levers": np.array(vector.names(job.inputs.levers)),
         "owner": owner,
         "own_row": own.row,
         "own_sign": own.sign,
@@ -159,18 +159,18 @@ def _measured(job: Job, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
             **_parts("audited_objective", others.objective),
             **_parts("audited_algorithm", others.algorithm),
         }
-    weights = game.loss_weights(own, np.asarray(found.value))
-    players = game.players_of(owner, weights)
-    plays = bool(np.any(players != game.NOBODY))
+    weights = players.loss_weights(own, np.asarray(found.value))
+    turner = players.players_of(owner, weights)
+    plays = bool(np.any(turner != vector.NOBODY))
     if config.game_seeds and plays:
         stops.heed(stop)
-        arrays |= _game(job, players, weights, stream(key, "game"), stop)
+        arrays |= _game(job, turner, weights, stream(key, "game"), stop)
     if config.rounds and plays:
         stops.heed(stop)
         arrays |= _coordination(
             job,
             outcomes,
-            players=players,
+            players=turner,
             weights=weights,
             value=np.asarray(found.value),
             key=stream(key, "coordination"),
@@ -216,10 +216,10 @@ def _sampled(job: Job, stop: Callable[[], bool]) -> Callable[[mem.Members, str],
 def _audited(job: Job, outcomes: Callable[[mem.Members, str], np.ndarray], key: jax.Array) -> jacobian.Jacobian:
     """The Jacobian of the sampled model by antithetic finite differences around the default levers."""
     seeds = job.config.sensitivities.audit_seeds
-    members = estimators.perturbed(job.inputs, jax.random.split(key, seeds), pairs=_AUDIT_PAIRS, sigma=_AUDIT_SIGMA)
+    members = evolution.perturbed(job.inputs, jax.random.split(key, seeds), pairs=_AUDIT_PAIRS, sigma=_AUDIT_SIGMA)
     values = outcomes(members, f"audit on the sampled model: {len(members.keys):,} rollouts")
-    levers = int(estimators.flat(job.inputs.levers).size)
-    return jacobian.audited(values, n_levers=levers, n_keys=seeds, pairs=_AUDIT_PAIRS, sigma=_AUDIT_SIGMA)
+    count = int(vector.flat(job.inputs.levers).size)
+    return jacobian.audited(values, n_levers=count, n_keys=seeds, pairs=_AUDIT_PAIRS, sigma=_AUDIT_SIGMA)
 
 
 def _game(
@@ -234,8 +234,8 @@ def _game(
         stops.heed(stop)
         return slopes(theta)
 
-    progress.say(f"second derivatives: {2 * int(np.sum(players != game.NOBODY))} Jacobians of {len(keys)} rollouts")
-    seen = game.view(heeding, np.asarray(estimators.flat(job.inputs.levers)), players=players, weights=weights)
+    progress.say(f"second derivatives: {2 * int(np.sum(players != vector.NOBODY))} Jacobians of {len(keys)} rollouts")
+    seen = game.view(heeding, np.asarray(vector.flat(job.inputs.levers)), players=players, weights=weights)
     names = ("xi", "hessian", "rotation", "rotation_between", "rotation_error", "rotation_between_error", "coupling")
     return {name: np.asarray(getattr(seen, name)) for name in names} | {
         "game_levers": seen.levers,
@@ -277,7 +277,7 @@ def _coordination(
     found = game.coordination(
         heeding,
         game.platform_measure(measured, ecosystem, job.inputs, keys=fresh),
-        np.asarray(estimators.flat(job.inputs.levers)),
+        np.asarray(vector.flat(job.inputs.levers)),
         players=players,
         weights=weights,
         goal=game.goal_weights(goal, value),

@@ -81,7 +81,7 @@ def expected_attention(score: Array, existence: Array, continuation: Array, *, n
         return partial + rate * below * (product[None] / passed), None
 
     body = jax.checkpoint(node, prevent_cse=False)
-    integral, _ = jax.lax.scan(body, jnp.zeros_like(score), jnp.arange(nodes, dtype=jnp.float32))
+    integral, _ = jax.lax.scan(body, jnp.zeros_like(score), jnp.arange(nodes, dtype=score.dtype))
     return existence * integral
 
 
@@ -107,7 +107,9 @@ def session_length(existence: Array, continuation: Array) -> tuple[Array, Array,
     mean = (1.0 - none) / stop
     square = (1.0 + continuation - 2.0 * stop * count - (1.0 + continuation) * none) / stop**2
     slope = (mean - count / continuation) / stop
-    return mean, jnp.maximum(square - mean**2, 0.0), slope
+    variance = square - mean**2
+    # Where nothing is left to chance, rounding decides on which side of 0 it falls; its derivative must not depend on that.
+    return mean, hard_with_soft_derivative(jnp.maximum(variance, 0.0), variance), slope
 
 
 def _ranks(arrival: Array) -> Array:
@@ -146,7 +148,7 @@ def sampled_attention(
     arrival = jnp.where(exists, -jnp.log(rank_draw) * jnp.exp(jnp.minimum(top - score, 80.0)), jnp.inf)
     above = _ranks(arrival)
     depth = jnp.log(depth_draw) / jnp.log(continuation)  # P(depth >= r) = continuation ** r
-    return (exists & (above <= depth[None])).astype(jnp.float32)
+    return (exists & (above <= depth[None])).astype(float)
 
 
 def attend(

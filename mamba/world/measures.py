@@ -20,7 +20,7 @@ def gini(values: Array) -> Array:
     """
     ordered = jnp.sort(values)
     n = values.shape[0]
-    rank = 2.0 * jnp.arange(1, n + 1, dtype=jnp.float32) - n - 1.0
+    rank = 2.0 * jnp.arange(1, n + 1, dtype=values.dtype) - n - 1.0
     return jnp.sum(rank * ordered) / (n * jnp.sum(ordered) + 1e-9)
 
 

@@ -129,4 +129,4 @@ class WorldParameters:
 
 def as_arrays(parameters: WorldParameters) -> WorldParameters:
     """Turns every number into a float32 scalar array (a Python number in a traced tree would compile twice)."""
-    return jax.tree.map(jnp.float32, parameters)
+    return jax.tree.map(lambda number: jnp.asarray(number, float), parameters)

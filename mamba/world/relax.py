@@ -41,7 +41,7 @@ def bern(probability: Array, uniform: Array, mode: Mode) -> Array:
     """
     if mode == "expected":
         return probability
-    hard = (uniform < probability).astype(jnp.float32)
+    hard = (uniform < probability).astype(float)
     return hard if mode == "sampled" else hard_with_soft_derivative(hard, probability)
 
 
@@ -72,7 +72,7 @@ def drawn(probability: Array, uniform: Array, mode: Mode) -> Array:
     Returns:
         [...] 0 or 1.
     """
-    hard = (uniform < probability).astype(jnp.float32)
+    hard = (uniform < probability).astype(float)
     return hard if mode == "sampled" else hard * carried(probability)
 
 

@@ -74,8 +74,8 @@ def multinomial_choice(value: Array, examined: Array, draw: Array, mode: Mode) -
         return chance, draw
     high = jnp.cumsum(jax.lax.stop_gradient(chance), axis=0)
     low = jnp.concatenate([jnp.zeros_like(high[:1]), high[:-1]])
-    hard = ((low <= draw[:1]) & (draw[:1] < high)).astype(jnp.float32)
-    none = (draw[0] >= high[-1]).astype(jnp.float32)
+    hard = ((low <= draw[:1]) & (draw[:1] < high)).astype(float)
+    none = (draw[0] >= high[-1]).astype(float)
     start = total(hard * low, axis=0) + none * high[-1]
     width = total(hard * (high - low), axis=0) + none * (1.0 - high[-1])
     first = jnp.clip((draw[0] - start) / jnp.maximum(width, 1e-6), 1e-6, 1.0 - 1e-6)

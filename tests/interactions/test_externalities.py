@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from helpers import everything
 
-from mamba.interactions.externalities import Own, conflict, externalities, own_metrics
+from mamba.interactions.externalities import conflict, externalities
 from mamba.interactions.jacobian import Jacobian
+from mamba.meta.players import Own, own_metrics
 from mamba.objectives import NAMES
 
 # Two objectives and the losses of four algorithms; levers 0 and 1 belong to algorithm 0, 2 to 1, 3 to 2, and 3 has none.

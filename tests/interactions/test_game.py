@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mamba.interactions import game
-from mamba.interactions.externalities import Own
-from mamba.meta import constraints
+from mamba.meta import constraints, players, vector
+from mamba.meta.players import Own
 from mamba.objectives import NAMES
 
 TWO = np.array([0, 1])
@@ -65,7 +65,7 @@ def test_a_player_with_several_levers_and_levers_of_nobody():
     def losses(theta):
         return jnp.einsum("p,kpq,q->k", theta, jnp.asarray(forms, jnp.float32), theta) / 2
 
-    players = np.array([0, 1, 0, game.NOBODY, 0])
+    players = np.array([0, 1, 0, vector.NOBODY, 0])
     point = rng.normal(size=5)
     weights = np.array([[2.0, 0.0], [0.0, 1.0]])
     seen = game.view(game.plain_slopes(losses), point, players=players, weights=weights)
@@ -228,9 +228,9 @@ def test_a_joint_metric_costs_nothing_to_play_for():
 
 def test_weights_are_relative_to_levels_and_leave_out_who_has_no_metric():
     value = np.array([[4.0, -2.0, 0.0], [4.0, -2.0, 0.0]])
-    weights = game.loss_weights(Own(np.array([0, 1, 2]), np.array([-1.0, 1.0, 1.0])), value)
+    weights = players.loss_weights(Own(np.array([0, 1, 2]), np.array([-1.0, 1.0, 1.0])), value)
     np.testing.assert_allclose(weights, [[-0.25, 0, 0], [0, 0.5, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(game.players_of(np.array([0, 2, 1, 0]), weights), [0, game.NOBODY, 1, 0])
+    np.testing.assert_array_equal(players.players_of(np.array([0, 2, 1, 0]), weights), [0, vector.NOBODY, 1, 0])
     with pytest.raises(ValueError, match="nobody plays"):
         game.view(
             lambda theta: (np.ones((1, 3)), np.ones((1, 3, 1))), np.zeros(1), players=np.array([-1]), weights=weights

@@ -13,8 +13,9 @@ from mamba import members as mem
 from mamba import objectives
 from mamba.algorithms import registry
 from mamba.interactions import game, jacobian
-from mamba.interactions.externalities import externalities, own_metrics
-from mamba.meta import constraints, estimators
+from mamba.interactions.externalities import externalities
+from mamba.meta import constraints, evolution, players, systems, vector
+from mamba.meta.players import own_metrics
 from mamba.world.mechanisms import Mechanisms
 
 STEPS = 5
@@ -33,7 +34,7 @@ ECOSYSTEM = eco.make(
 )
 # Ranks, distances and extremes have kinks, where a difference is no derivative.
 KINKED = ("creator_inequality", "exposure_disparity", "toxic_exposure_gap", "false_removal_gap")
-ROWS = jacobian.outcome_names(ECOSYSTEM)
+ROWS = systems.outcome_names(ECOSYSTEM)
 
 
 SMOOTH = np.array([name not in KINKED for name in ROWS])
@@ -48,7 +49,7 @@ def _keys() -> jax.Array:
 
 
 def _owner() -> np.ndarray:
-    return jacobian.lever_owner(ECOSYSTEM, _inputs().levers)
+    return vector.owner(ECOSYSTEM, _inputs().levers)
 
 
 @cached
@@ -85,15 +86,15 @@ def _held():
             return jax.tree.map(lambda x: x[0], after), jax.tree.map(lambda x: x[1], metrics)
 
         _, metrics = jax.lax.scan(one, eco.init(ECOSYSTEM, given, seed), jnp.arange(STEPS, dtype=jnp.int32))
-        return jacobian.outcomes(ECOSYSTEM, metrics)
+        return systems.outcomes(ECOSYSTEM, metrics)
 
     return compile(run)
 
 
 def test_full_and_direct_are_the_slopes_of_outcomes_with_and_without_the_state_held():
     """Fourth-order differences in float32 (steps 0.1 and 0.2), one key, all levers and outcomes."""
-    seen, centre = _seen(), np.asarray(estimators.flat(_inputs().levers), np.float64)
-    restore, seed = estimators.unflat(_inputs().levers), _keys()[1]
+    seen, centre = _seen(), np.asarray(vector.flat(_inputs().levers), np.float64)
+    restore, seed = vector.unflat(_inputs().levers), _keys()[1]
     here = restore(jnp.asarray(centre, jnp.float32))
 
     def at(lever: int, away: float, moves: bool) -> np.ndarray:
@@ -119,7 +120,7 @@ def test_full_and_direct_are_the_slopes_of_outcomes_with_and_without_the_state_h
 
 def test_rows_and_levers_are_named():
     assert ROWS == (*objectives.NAMES, "loss/popularity", "loss/notification", "loss/removal")
-    names = estimators.names(_inputs().levers)
+    names = vector.names(_inputs().levers)
     assert [name.split("/")[0] for name in names] == [ECOSYSTEM.names[i] for i in _owner()]
     seen = _seen()
     assert seen.full.shape == seen.direct.shape == (KEYS, len(ROWS), len(names))
@@ -139,7 +140,7 @@ def test_a_closed_gate_leaves_no_derivative():
 
 def test_mediated_share():
     share = jacobian.mediated_share(_seen())
-    names = estimators.names(_inputs().levers)
+    names = vector.names(_inputs().levers)
     there = np.isfinite(share)
     assert ((share >= 0) & (share <= 1))[there].all()
     # What a classifier loses depends on a threshold only through who is still there to be classified.
@@ -152,13 +153,13 @@ def test_mediated_share():
 def test_an_audit_of_the_same_model_agrees():
     """Hadamard design on the expected mode, sigma 0.1: what is left is curvature of third order and rounding."""
     settings = {"pairs": 8, "sigma": 0.1}
-    values = _evaluate()(estimators.perturbed(_inputs(), _keys(), **settings))
+    values = _evaluate()(evolution.perturbed(_inputs(), _keys(), **settings))
     audit = jacobian.audited(values, n_levers=len(_owner()), n_keys=KEYS, **settings)
     assert audit.direct is None
     scale = np.abs(_seen().full).max(axis=(0, 2), keepdims=True) + 1e-4
     np.testing.assert_allclose((audit.full / scale)[:, SMOOTH], (_seen().full / scale)[:, SMOOTH], atol=0.03)
-    np.testing.assert_allclose(audit.full.mean(axis=0), estimators.audit(
-        values, n_levers=len(_owner()), n_keys=KEYS, **settings
+    np.testing.assert_allclose(audit.full.mean(axis=0), evolution.audit(
+        values, n_parameters=len(_owner()), n_keys=KEYS, **settings
     ).jacobian, atol=1e-12)  # fmt: skip
 
 
@@ -180,9 +181,9 @@ def test_externalities_of_a_platform():
 def test_the_game_of_a_platform():
     """Blocks of one player are Hessians of its loss, so they must come out symmetric."""
     slopes = game.platform_slopes(_run(), _inputs(), keys=_keys())
-    theta = np.asarray(estimators.flat(_inputs().levers), np.float64)
-    weights = game.loss_weights(own_metrics(ECOSYSTEM, OWN), _seen().value)
-    seen = game.view(slopes, theta, players=game.players_of(_owner(), weights), weights=weights)
+    theta = np.asarray(vector.flat(_inputs().levers), np.float64)
+    weights = players.loss_weights(own_metrics(ECOSYSTEM, OWN), _seen().value)
+    seen = game.view(slopes, theta, players=players.players_of(_owner(), weights), weights=weights)
     own_slopes = np.einsum("kr,srp->kp", weights, _seen().full) / KEYS
     np.testing.assert_allclose(seen.xi, own_slopes[_owner(), np.arange(len(theta))], rtol=1e-4, atol=1e-8)
     assert seen.asymmetry < 0.01
@@ -195,14 +196,14 @@ def test_the_game_of_a_platform():
 def test_going_alone_on_a_platform():
     """Judged on the model and the keys they were found on, replies cannot hurt whoever replies, nor the joint move the goal."""
     slopes = game.platform_slopes(_run(), _inputs(), keys=_keys())
-    theta = np.asarray(estimators.flat(_inputs().levers), np.float64)
-    weights = game.loss_weights(own_metrics(ECOSYSTEM, OWN), _seen().value)
+    theta = np.asarray(vector.flat(_inputs().levers), np.float64)
+    weights = players.loss_weights(own_metrics(ECOSYSTEM, OWN), _seen().value)
     goal = constraints.goal({"toxic_exposure_per_user": 1.0, "retention": -1.0}, {})
     result = game.coordination(
         game.descent(slopes),
         game.platform_measure(_evaluate(), ECOSYSTEM, _inputs(), keys=_keys()),
         theta,
-        players=game.players_of(_owner(), weights),
+        players=players.players_of(_owner(), weights),
         weights=weights,
         goal=game.goal_weights(goal, _seen().value),
         radius=0.5,
@@ -226,7 +227,7 @@ def test_reverse_is_forward():
         np.testing.assert_allclose(a / scale, b / scale, atol=3e-5)
     weights = np.random.default_rng(0).normal(size=len(ROWS)).astype(np.float32)
     run = compile(jacobian.gradient(ECOSYSTEM, steps=STEPS))
-    value, slope = run(_inputs(), estimators.flat(_inputs().levers), jnp.asarray(weights), _keys())
+    value, slope = run(_inputs(), vector.flat(_inputs().levers), jnp.asarray(weights), _keys())
     value = weights @ np.asarray(value)
     assert value == pytest.approx(weights @ _seen().value.mean(axis=0), rel=1e-5)
     expected = weights @ _seen().full.mean(axis=0)
@@ -238,12 +239,12 @@ def test_a_warm_start_is_held_fixed():
     """Differences of the evaluator, whose warm-up keeps the levers it was given, in the same fourth-order scheme."""
     run = compile(jacobian.evaluator(ECOSYSTEM, steps=STEPS, mode="expected", warm_up=3))
     seen = jax.tree.map(np.asarray, _run(3)(_inputs(), _keys()))
-    lever = estimators.names(_inputs().levers).index("removal/threshold")
+    lever = vector.names(_inputs().levers).index("removal/threshold")
     offsets = np.array([0.2, 0.1, 0.0, -0.1, -0.2])
-    theta = estimators.flat(_inputs().levers)
+    theta = vector.flat(_inputs().levers)
     moved = jnp.stack([theta.at[lever].add(offset) for offset in offsets])
     members = mem.repeat(ECOSYSTEM, _inputs().levers, jnp.repeat(_keys()[:1], len(offsets)))
-    members = members._replace(levers=jax.vmap(estimators.unflat(_inputs().levers))(moved))
+    members = members._replace(levers=jax.vmap(vector.unflat(_inputs().levers))(moved))
     values = np.asarray(mem.in_chunks(run, _inputs(), members, chunk=5), np.float64)
     np.testing.assert_allclose(values[2], seen.value[0], rtol=2e-6, atol=1e-7)
     difference = (8 * (values[1] - values[3]) - (values[0] - values[4])) / 1.2

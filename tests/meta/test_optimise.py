@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mamba import ecosystem as eco
-from mamba.meta import constraints, estimators, optimise
+from mamba.meta import estimators, evolution, optimise
 from mamba.meta.settings import MetaConfig
 from mamba.objectives import NAMES
 
@@ -29,28 +29,31 @@ def _trainer(*, pathwise_sign=1.0, **settings):
         **{"steps": 60, "minimise": {"toxic_exposure_per_user": 1.0}, "learning_rate": 0.1, "audit_pairs": 4} | settings
     )
 
-    def gradient(inputs, weights, keys):
-        def scalar(levers):
-            x, y = levers["a"]["x"], levers["a"]["y"]
-            toxic = jnp.exp(-0.3 * x)
-            engagement = 1.0 - 0.05 * x**2 + 0.1 * y - 0.1 * y**2
-            return weights[TOXIC] * toxic + weights[ENGAGEMENT] * engagement
+    def scalar(theta, weights):
+        toxic = jnp.exp(-0.3 * theta[0])
+        engagement = 1.0 - 0.05 * theta[0] ** 2 + 0.1 * theta[1] - 0.1 * theta[1] ** 2
+        return weights[TOXIC] * toxic + weights[ENGAGEMENT] * engagement
 
-        slope = estimators.flat(jax.grad(scalar)(inputs.levers))
-        return weights, estimators.Slope(pathwise_sign * slope, jnp.full(2, 1e-3))
+    def differentiate(key, theta, state, rows=None, worlds=None):
+        slope = jnp.stack([jax.grad(scalar)(jnp.asarray(theta), row) for row in rows])
+        value = _objectives(theta[0], theta[1])[0]
+        return estimators.Gradient(value, pathwise_sign * np.asarray(slope), np.full(slope.shape, 1e-3), {}), state
 
-    return optimise.Trainer(
-        config=config,
-        goal=constraints.goal(config.minimise, config.keep),
-        baseline=LEVERS,
-        inputs=inputs,
-        gradient=gradient,
-        evaluate=lambda members: _objectives(
-            np.asarray(members.levers["a"]["x"]), np.asarray(members.levers["a"]["y"])
-        ),
-        transform=optimise.transform(config),
-        ecosystem=ecosystem,
-        key=jax.random.key(0),
+    def evaluate(members):
+        return _objectives(np.asarray(members.levers["a"]["x"]), np.asarray(members.levers["a"]["y"]))
+
+    path = estimators.Estimator(lambda theta: (), differentiate)
+    estimator = estimators.hybrid(
+        path,
+        evolution.measure(evaluate, inputs),
+        every=config.audit_every,
+        outcomes=len(NAMES),
+        pairs=config.audit_pairs,
+        sigma=config.audit_sigma,
+        keys=config.audit_seeds,
+    )
+    return optimise.trainer(
+        ecosystem, inputs, config, steps=1, evaluate=evaluate, key=jax.random.key(0), estimator=estimator
     )
 
 
@@ -82,7 +85,7 @@ def test_no_constraint_goes_further():
 
 def test_a_lying_gradient_is_noticed_and_overruled():
     state, reports = _train(_trainer(pathwise_sign=-1.0, audit_every=2))
-    assert reports[0].cosine < -0.9
+    assert reports[0].told["cosine"] < -0.9
     assert reports[-1].utility < -0.15  # went down although the pathwise gradient says up
     blind, _ = _train(_trainer(pathwise_sign=-1.0, audit_every=0))
     assert float(blind.levers[0]) < 0 < float(state.levers[0])

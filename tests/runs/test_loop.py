@@ -19,7 +19,7 @@ import pytest
 
 from mamba import members as members_of
 from mamba.algorithms.base import Algorithm, between, positive
-from mamba.meta import estimators
+from mamba.meta import vector
 from mamba.objectives import NAMES
 from mamba.runs import analysis, loop
 from mamba.runs import folder as folders
@@ -333,7 +333,10 @@ def test_every_stage_sends_chunks_of_the_configured_size(monkeypatch, capsys):
     monkeypatch.setattr(members_of, "compiled", compiled)
     monkeypatch.setattr(members_of, "in_chunks", lambda *given, chunk, done: asked.append(chunk) or values)
     job = loop.prepare(_config("--chunk=5"))
-    assert job.evaluate(None).shape == (1, len(NAMES)) and job.measure(None).shape == values.shape
+    assert (
+        job.evaluate(None).shape == (1, len(NAMES) + len(job.ecosystem.names))
+        and job.measure(None).shape == values.shape
+    )
     assert asked == [(5, True), 5, 5]  # without a warm-up one program serves both
     assert "rollouts go in chunks of 5; predicted memory 3 MiB" in capsys.readouterr().err
 
@@ -446,7 +449,7 @@ def test_levers_that_are_arrays_have_a_name_for_each_entry():
     job = SimpleNamespace(ecosystem=SimpleNamespace(names=("a",), algorithms=(algorithm,)))
     given = {"a": {"offsets": jnp.asarray([-1.0, 0.0, 1.0]), "strength": jnp.float32(0.5)}}
     meaningful = loop.meaningful_levers(job, given)
-    assert list(meaningful) == estimators.names(given) == ["a/offsets/0", "a/offsets/1", "a/offsets/2", "a/strength"]
+    assert list(meaningful) == vector.names(given) == ["a/offsets/0", "a/offsets/1", "a/offsets/2", "a/strength"]
     assert all(type(value) is float for value in meaningful.values())
     np.testing.assert_allclose(list(meaningful.values()), [-np.tanh(0.5), 0.0, np.tanh(0.5), np.exp(0.5)], atol=1e-6)
     assert loop.lever_units(job) == {**dict.fromkeys(list(meaningful)[:3], "logits"), "a/strength": "per step"}

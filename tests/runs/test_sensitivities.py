@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mamba.interactions import externalities, game, jacobian
-from mamba.meta import estimators
+from mamba.meta import estimators, vector
 from mamba.objectives import NAMES
 from mamba.runs import sensitivities, tracking
 from mamba.runs.config import load_config
@@ -28,7 +28,7 @@ def differentiated():
     """A job whose outcomes are linear in the levers; toxic exposure goes the other way on the sampled model."""
     own = "--sensitivities.own={home: engagement_per_user, downrank: toxic_exposure_per_user}"
     found = prepare(load_config("smoke", [*TINY, own, "--sensitivities.steps=2", "--sensitivities.rounds=1"]))
-    levers = int(estimators.flat(found.inputs.levers).size)
+    levers = int(vector.flat(found.inputs.levers).size)
     rng = np.random.default_rng(0)
     expected = rng.uniform(0.5, 1.0, (len(NAMES) + len(found.ecosystem.names), levers)).astype(np.float32)
     sampled = expected.copy()
@@ -40,7 +40,7 @@ def differentiated():
 
     def whole(inputs, keys):
         full = expected[None] * (1.0 + jax.vmap(lambda key: noise(key, expected.shape))(keys))
-        return jacobian.Jacobian(10.0 + full @ estimators.flat(inputs.levers), full, full)
+        return jacobian.Jacobian(10.0 + full @ vector.flat(inputs.levers), full, full)
 
     def without(inputs, keys):
         return whole(inputs, keys)._replace(direct=None)
@@ -62,7 +62,7 @@ def differentiated():
         told.append(("sampled", warm_up))
 
         def outcomes(inputs, members, counts):
-            away = jax.vmap(estimators.flat)(members.levers) - estimators.flat(inputs.levers)[None]
+            away = jax.vmap(vector.flat)(members.levers) - vector.flat(inputs.levers)[None]
             slopes = sampled[None] * (1.0 + jax.vmap(lambda key: noise(key, expected.shape))(members.keys))
             return 10.0 + jnp.einsum("bop,bp->bo", slopes, away)
 

@@ -54,7 +54,7 @@ def make(config: Config) -> Algorithm:
         del view, key
         prompted = levers["frequency"] * log.active
         tired = (1.0 - config.recovery) * learned + config.habituation * prompted * (1.0 - learned)
-        return tired, jnp.float32(0.0)
+        return tired, jnp.zeros(())
 
     levers = levers_from({"effect": config.effect, "frequency": config.frequency}, bounds)
     return Algorithm("accuracy_prompt", levers, bounds, init=init, rank=rank, learn=learn)

@@ -55,7 +55,7 @@ def make(config: Config) -> Algorithm:
         del view
         reached = membership.member(uniforms(key, learned.shape), levers["reach"]) * log.active
         left = kept * learned
-        return left + reached * (1.0 - left), jnp.float32(0.0)
+        return left + reached * (1.0 - left), jnp.zeros(())
 
     levers = levers_from({"reach": config.reach, "strength": config.strength}, bounds)
     return Algorithm("prebunking", levers, bounds, init=init, rank=rank, learn=learn)

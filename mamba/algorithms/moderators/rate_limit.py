@@ -69,7 +69,7 @@ def make(config: Config) -> Algorithm:
         del levers, key
         posted = view.items.alive * (1.0 - review.standing(view))
         posts = (memory * learned.posts).at[view.author].add(posted)
-        return State(posts, memory * learned.reshares + log.shared_weight), jnp.float32(0.0)
+        return State(posts, memory * learned.reshares + log.shared_weight), jnp.zeros(())
 
     levers = levers_from({name: getattr(config, name) for name in bounds}, bounds)
     return Algorithm("rate_limit", levers, bounds, init=init, act=act, rank=rank, learn=learn)

@@ -46,7 +46,7 @@ def make(config: Config) -> Algorithm:
     def init(key: Array, view: View) -> Learned:
         del key, view
         learned = logistic.start(5, heads=1, bias=_PRIOR[0], learning_rate=config.learning_rate)
-        return learned._replace(weights=jnp.asarray(_PRIOR, jnp.float32)[:, None])
+        return learned._replace(weights=jnp.asarray(_PRIOR, float)[:, None])
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:
         del key

@@ -102,9 +102,7 @@ def make(config: Config) -> Algorithm:
 
         value = preventable(levers, learned, view.items)
         waiting = alive * (1.0 - reviewed)
-        chance = review.top(
-            jnp.log(value + 1e-6), waiting, levers["capacity"] * jnp.float32(kept.shape[0]), config.width
-        )
+        chance = review.top(jnp.log(value + 1e-6), waiting, levers["capacity"] * kept.shape[0], config.width)
         looked = (1.0 - reviewed) * chance
         found = review.answer(log.judgement, sensitivity=config.sensitivity, specificity=config.specificity)
         reviewed = reviewed + looked

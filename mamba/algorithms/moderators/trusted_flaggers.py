@@ -81,7 +81,7 @@ def make(config: Config) -> Algorithm:
         looked, flagged = learned.looked * kept, learned.flagged * kept
         mass = alive * exposures * jnp.maximum(review.harm(view.items), 1e-3) ** levers["focus"]
         waiting = jnp.sum((1.0 - looked) * mass)
-        looks = levers["flaggers"] * jnp.float32(kept.shape[0]) * mass / (waiting + 1e-6)
+        looks = levers["flaggers"] * kept.shape[0] * mass / (waiting + 1e-6)
         now = (1.0 - looked) * -jnp.expm1(-looks)
         left = jnp.sum((1.0 - looked - now) * mass) / (jnp.sum(mass) + 1e-6)
         return State(exposures, looked + now, flagged + now * review.answer(log.judgement), jnp.sum(alive * now)), left

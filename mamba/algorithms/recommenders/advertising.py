@@ -87,7 +87,7 @@ def make(config: Config) -> Algorithm:
         items = view.items
         constant = jnp.ones_like(items.alive)
         # Of a user of average interests, outside of their network.
-        fresh = jnp.exp(-view.age.astype(jnp.float32) / 6.0)
+        fresh = jnp.exp(-view.age.astype(float) / 6.0)
         mean = [constant, 0 * constant, jnp.log1p(items.popularity), items.glitter - 0.5, fresh, 0 * constant]
         chance = logistic.predict(learned.clicks, [*mean, items.synthetic])[0]
         mass = items.alive * auction(learned, view.author, chance)[1]
@@ -111,13 +111,13 @@ def make(config: Config) -> Algorithm:
         best = jnp.max(value, axis=0, keepdims=True)
         wins = value >= best
         second = jnp.max(jnp.where(wins, 0.0, value), axis=0, keepdims=True)
-        second = jnp.where(total(wins.astype(jnp.float32), axis=0, keepdims=True) > 1, best, second)
+        second = jnp.where(total(wins.astype(float), axis=0, keepdims=True) > 1, best, second)
         rival = jnp.where(wins, jnp.maximum(second, levers["reserve"]), levers["reserve"])
         price = jnp.where(value > 0, jnp.minimum(rival / chance, paced), 0.0)
         users = view.followers.shape[0]
         paid = price * log.clicked * (users / log.clicked.shape[1])
         spend = jnp.zeros(users).at[author].add(paid)
-        buyers = jnp.zeros(users).at[view.author].set((bids(view.author) > 0).astype(jnp.float32))
+        buyers = jnp.zeros(users).at[view.author].set((bids(view.author) > 0).astype(float))
         budget = config.budget * users / jnp.maximum(jnp.sum(buyers), 1.0)
         multiplier = learned.multiplier + config.pacing_rate * buyers * (spend / budget - 1.0)
         clicks, _ = logistic.update(

@@ -100,7 +100,7 @@ def make(config: Config) -> Algorithm:
         learned = logistic.start(7, heads=len(weight), bias=-1.0, learning_rate=config.learning_rate)
         if not weight.keys() & _BIAS.keys():
             return learned
-        bias = jnp.asarray([_BIAS.get(name, -1.0) for name in weight], jnp.float32)
+        bias = jnp.asarray([_BIAS.get(name, -1.0) for name in weight], float)
         return learned._replace(weights=learned.weights.at[0].set(bias))
 
     def act(levers: dict[str, Array], learned: Learned, view: View, key: Array) -> Act:

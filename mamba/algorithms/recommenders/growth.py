@@ -93,7 +93,7 @@ class State(NamedTuple):
 
 def begin(n_users: int) -> Trial:
     """A test without data."""
-    return Trial(jnp.zeros(n_users), jnp.zeros(n_users), jnp.float32(0.0))
+    return Trial(jnp.zeros(n_users), jnp.zeros(n_users), jnp.zeros(()))
 
 
 def observe(trial: Trial, outcome: Array) -> Trial:
@@ -188,7 +188,7 @@ def pair(challenger: Algorithm, incumbent: Algorithm, config: Config) -> Algorit
         # One key for both: arms of one kind start alike.
         salt = jax.random.bits(jax.random.fold_in(key, 1), (), "uint32")
         trial = begin(view.followers.shape[0])
-        return State(challenger.init(key, view), incumbent.init(key, view), trial, jnp.float32(0.0), salt)
+        return State(challenger.init(key, view), incumbent.init(key, view), trial, jnp.zeros(()), salt)
 
     def act(levers: dict[str, Array], learned: State, view: View, key: Array) -> Act:
         new, old = both("act", levers, learned, view, key)

@@ -117,8 +117,8 @@ def make(config: Config) -> Algorithm:
 
         def objective(tables: Tables) -> Array:
             rows = item_rows(tables, view)
-            seen = affinity(tables.user[:, users], rows[ids], jnp.float32(1.0))
-            every = affinity(tables.user, rows[pairs], jnp.float32(1.0))
+            seen = affinity(tables.user[:, users], rows[ids], jnp.ones(()))
+            every = affinity(tables.user, rows[pairs], jnp.ones(()))
             logged = factors.loss(seen, log.clicked, log.examined - log.clicked, config.confidence)
             return logged + factors.loss(every, liked, passed, config.confidence)
 

@@ -76,7 +76,7 @@ def make(config: Config) -> Algorithm:
         parameters = {
             "user": tower.init(user_key, user_features(view.interest[:, :1])),
             "item": tower.init(item_key, item_features(view.items)[:1]),
-            "bias": jnp.float32(-1.0),
+            "bias": jnp.asarray(-1.0, float),
         }
         return State(parameters, optimiser.init(parameters))
 

@@ -1,0 +1,92 @@
+"""The final comparison: default against trained levers on fresh seeds of the sampled model, here and in other communities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mamba import members as mem
+from mamba.interactions import statistics
+from mamba.meta import constraints
+from mamba.objectives import NAMES
+from mamba.runs import progress, stops
+from mamba.runs.job import Job, prepare
+from mamba.streams import stream
+from mamba.types import Levers
+
+STAGE = "evaluation"
+
+
+def compared(
+    job: Job, platforms: Mapping[str, Levers], *, stop: Callable[[], bool], where: str = ""
+) -> dict[str, np.ndarray]:
+    """Objectives of several platforms on the same fresh seeds, name -> [S, J].
+
+    Raises:
+        Stopped: a signal arrived.
+    """
+    seeds = job.config.evaluation.seeds
+    keys = jax.random.split(stream(job.key, STAGE), seeds)
+    everyone = mem.join(*(mem.repeat(job.ecosystem, levers, keys) for levers in platforms.values()))
+    total = len(platforms) * seeds
+    with progress.progress(total, f"evaluation{where}: {total} rollouts on fresh seeds") as meter:
+        values = job.evaluate(everyone, stops.counted(meter, stop, total=total))[:, : len(NAMES)]
+    return dict(zip(platforms, np.asarray(values, np.float64).reshape(len(platforms), seeds, -1), strict=True))
+
+
+def elsewhere(config: Any, dataset: str) -> Job:
+    """The same platform in another community.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    scenario = dataclasses.replace(config.scenario, dataset=dataset)
+    return prepare(dataclasses.replace(config, scenario=scenario))
+
+
+def gains(before: np.ndarray, after: np.ndarray, goal: constraints.Goal) -> np.ndarray:
+    """What training gained on every seed, [S]: the fall of the goal's utility, relative to the mean baseline."""
+    baseline = before.mean(axis=0)
+    return np.array(
+        [
+            constraints.utility(b, baseline, goal) - constraints.utility(a, baseline, goal)
+            for b, a in zip(before, after, strict=True)
+        ]
+    )
+
+
+def told(
+    there: Mapping[str, np.ndarray], here: Mapping[str, np.ndarray], goal: constraints.Goal, *, confidence: float
+) -> dict[str, Any]:
+    """A comparison in another community, for the summary.
+
+    Args:
+        there: `compared` of the platforms `before` and `after`.
+        here: the same where the levers were trained.
+        goal: what was minimised.
+        confidence: of the intervals.
+
+    Returns:
+        `objectives` (before, after and change, each with its interval) and `share` of the gain that survives.
+    """
+    before, after = there["before"], there["after"]
+    levels = {when: statistics.estimate(values, confidence) for when, values in there.items()}
+    levels["change"] = statistics.estimate(after - before, confidence)
+    share = statistics.ratio(
+        gains(before, after, goal), gains(here["before"], here["after"], goal), confidence=confidence
+    )
+    return {
+        "objectives": {
+            name: {when: interval(level, k) for when, level in levels.items()} for k, name in enumerate(NAMES)
+        },
+        "share": interval(share),
+    }
+
+
+def interval(estimate: statistics.Estimate, *index: int) -> dict[str, float]:
+    """One entry of an estimate, for the summary."""
+    return {part: float(getattr(estimate, part)[index]) for part in ("mean", "low", "high")}

@@ -1,0 +1,272 @@
+"""The engine in double precision: derivatives against finite differences, reverse against forward mode, exact enumeration.
+
+In the expected mode a rollout is a smooth function of levers and parameters but for what it holds constant on purpose, by
+`jax.lax.stop_gradient`: the denominators of likelihood ratios p / stop(p) of what is drawn in every mode (who posts, what is
+retrieved, reshared, followed), which items a retrieval finds, and the places of quadrature nodes. Three kinds of test follow.
+
+* Whole platforms, everything on: those constants are recorded at one point and held there while levers move. This is the
+  function whose ordinary derivative the engine's must be.
+* Smooth platforms, nothing drawn that levers could move: the rollout itself moves, quadrature nodes alone are held.
+  So a constant that hides a derivative it must not hide is found out.
+* Likelihood ratios, one mechanism at a time: every outcome is enumerated, and the mean of the estimator's derivative is the
+  derivative of the mean.
+
+Every comparison of a draw with its probability, every rank and every clip is constant but at points that finite differences of this
+width do not meet here (they would fail loudly); `check_delay` is rounded and `check_share` only ever compared, so neither has a
+derivative.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mamba import ecosystem as eco
+from mamba import objectives
+from mamba.algorithms import registry
+from mamba.rollout import rollout
+from mamba.world.mechanisms import Mechanisms
+from mamba.world.parameters import WorldParameters
+from tests import helpers
+
+STEPS = 6
+WIDTH = 3e-5  # of a finite difference, in unconstrained levers and in parameters
+ROUNDING = 1e-10  # of a difference quotient of numbers of size 1; measured: at most 0.9e-10
+PARAMETERS = (
+    "click_interest",
+    "opinion_rate",
+    "fatigue_load",
+    "wellbeing_overuse",
+    "trust_falsity",
+    "activity_rate",
+    "churn_threshold",
+    "posting_rate",
+    "creator_rate",
+    "reshare_base",
+    "memory",
+    "harm_threshold",
+    "rewire_rate",
+)
+# Meaningful values at which levers matter within a few steps.
+LIVELY = {"community_notes": {"delay": 1.0, "threshold": 0.1}, "prebunking": {"reach": 0.5}}
+
+
+@pytest.fixture(autouse=True)
+def double():
+    """Double precision within one test; what is made in it must not be kept for others."""
+    with jax.enable_x64(True):
+        yield
+
+
+# ---- whole rollouts
+# -------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def constants(give, where: str):
+    """Lets `give` say what `jax.lax.stop_gradient` returns to modules whose names start with `where`."""
+    plain = jax.lax.stop_gradient
+
+    def stop(value):
+        called = sys._getframe(1).f_globals["__name__"].startswith(where)
+        return give(plain(value)) if called else plain(value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.lax, "stop_gradient", stop)
+        yield
+
+
+def at(given: eco.Inputs, theta) -> eco.Inputs:
+    """Inputs at a point, `(levers, some world parameters)`."""
+    return given.replace(levers=theta[0], parameters=given.parameters.replace(**theta[1]))
+
+
+def case(ecosystem: eco.Ecosystem, names=PARAMETERS, **changes: float):
+    """Inputs, the state before the first step, and the point at which derivatives are taken."""
+    given = eco.inputs(ecosystem, helpers.population(), parameters=WorldParameters(**changes))
+    for name, algorithm in zip(ecosystem.names, ecosystem.algorithms, strict=True):
+        for lever, value in LIVELY.get(name, {}).items():
+            given.levers[name][lever] = jnp.asarray(algorithm.bounds[lever].inverse(value), float)
+    state = helpers.compile(lambda given, seed: eco.init(ecosystem, given, seed))(given, helpers.key())
+    return given, state, (given.levers, {name: getattr(given.parameters, name) for name in names})
+
+
+def outcome(ecosystem: eco.Ecosystem, theta, given, state, seed):
+    """Objectives [J] of a rollout."""
+    metrics = rollout(ecosystem, at(given, theta), key=seed, steps=STEPS, mode="expected", state=state)[1]
+    return objectives.evaluate(metrics, ecosystem.sizes.users)
+
+
+def differences(ecosystem: eco.Ecosystem, directions, theta, given, state, seed, *, held: str):
+    """Objectives [J] and central differences of fourth order along directions [n, P], [J, n]; constants of modules held.
+
+    Step by step from the host, so that constants can be taken out of one run and put into others.
+    """
+
+    def advance(theta, state, index, constant, frozen):
+        seen = []
+
+        def give(value):
+            if constant is not None:
+                value = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), value, constant[len(seen)])
+            seen.append(value)
+            return value
+
+        with constants(give, held):
+            after, metrics = eco.step(ecosystem, at(given, theta), state, index=index, key=seed, mode="expected")
+        return after, metrics, seen
+
+    shapes = jax.eval_shape(lambda: advance(theta, state, jnp.int32(0), None, False))[2]
+    assert shapes, "nothing to hold"
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    compiled = helpers.compile(advance)
+    evaluate = helpers.compile(lambda rows: objectives.evaluate(rows, ecosystem.sizes.users))
+    flat, back = ravel_pytree(theta)
+
+    def run(point, constant):
+        now, rows, seen = state, [], []
+        for t in range(STEPS):
+            taken = nothing if constant is None else constant[t]
+            now, row, each = compiled(back(point), now, jnp.int32(t), taken, constant is not None)
+            rows.append(row)
+            seen.append(each)
+        return np.asarray(evaluate(jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows))), seen
+
+    value, constant = run(flat, None)
+
+    def slope(direction):
+        def moved(by: float):
+            return run(flat + by * direction, constant)[0]
+
+        near, far = ((moved(by) - moved(-by)) / (2 * by) for by in (WIDTH, 2 * WIDTH))
+        return (4 * near - far) / 3
+
+    return value, np.stack([slope(direction) for direction in directions], axis=1)
+
+
+def check(ecosystem: eco.Ecosystem, theta, given, state, *, held: str, directions=None, idle=()) -> None:
+    """Every objective's derivative along every direction agrees to 1e-5; each moves some objective unless it is `idle`.
+
+    Directions [n, P]; None takes every lever and every parameter on its own.
+    """
+    flat, back = ravel_pytree(theta)
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(theta)]
+    if directions is None:
+        directions = np.eye(len(flat))
+    else:
+        names = [f"direction {i}" for i in range(len(directions))]
+
+    @helpers.compile
+    def slopes(given, state, seed):
+        def along(direction):
+            return jax.jvp(lambda x: outcome(ecosystem, back(x), given, state, seed), (flat,), (direction,))[1]
+
+        return jax.vmap(along, out_axes=1)(jnp.asarray(directions))
+
+    slope = np.asarray(slopes(given, state, helpers.key()))
+    assert slope.dtype == np.float64
+    value, difference = differences(ecosystem, directions, theta, given, state, helpers.key(), held=held)
+    size = np.maximum(1.0, np.abs(value))[:, None]
+    largest = dict(zip(names, np.max(np.abs(slope) / size, axis=0), strict=True))
+    print(sorted((v, k) for k, v in largest.items())[:30])
+    error = np.abs(difference - slope)
+    print("measured", np.max(error / size), np.max((error - ROUNDING * size) / np.maximum(np.abs(slope), 1e-300)))
+    wrong = [
+        f"{objectives.NAMES[j]} by {names[i]}: {slope[j, i]:.9g}, differences {difference[j, i]:.9g}"
+        for j, i in np.argwhere(error > 1e-5 * np.abs(slope) + ROUNDING * size)
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert {name for name, most in largest.items() if most < 1e-5} == set(idle)
+
+
+def some_directions(theta, n: int) -> np.ndarray:
+    """Random directions [n, P]."""
+    return np.random.default_rng(3).normal(size=(n, len(jax.tree.leaves(theta))))
+
+
+FEW = ("engagement", "notification", "removal")
+
+
+def test_derivatives_of_a_small_platform():
+    """Every mechanism on, along random directions in levers and parameters: what runs by default."""
+    ecosystem = eco.make({kind: helpers.small(kind) for kind in FEW}, sizes=helpers.SIZES)
+    given, state, theta = case(ecosystem)
+    check(ecosystem, theta, given, state, held="mamba.", directions=some_directions(theta, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", range(len(helpers.PLATFORMS)))
+def test_derivatives_of_whole_platforms(platform):
+    """Every kind, every lever and every mechanism, drawn identities included."""
+    ecosystem = helpers.everything(platform)
+    given, state, theta = case(ecosystem, rewire_rate=0.3)
+    check(ecosystem, theta, given, state, held="mamba.")
+
+
+# What draws identities with a probability that levers move is off: who posts (activity moves it), what is reshared and
+# followed. Proposals that are drawn by a mass that levers move are off, too: `proposals=0`, and no kind that must propose.
+STATIC = Mechanisms(activity="none", contagion="none", rewiring="none")
+OPINION = Mechanisms(posting="opinion", contagion="none", rewiring="none")
+BOUND_TO_DRAW = ("two_tower", "advertising", "friend_suggestion")
+SMOOTH = [kind for kind in registry.KINDS if kind not in BOUND_TO_DRAW]
+SMOOTH_FEW = ("popularity", "engagement", "removal")
+
+
+def smooth(kind: str):
+    settings = {field.name for field in dataclasses.fields(registry.KINDS[kind].config)}
+    if kind == "growth":  # of two arms that propose nothing
+        return registry.make(
+            kind, challenger="stated_preference", incumbent="stated_preference", changed="engagement", value=1.0
+        )
+    return registry.make(kind, **({"proposals": 0} if "proposals" in settings else {}))
+
+
+def smooth_platform(kinds, mechanisms: Mechanisms, without):
+    ecosystem = eco.make({kind: smooth(kind) for kind in kinds}, sizes=helpers.SIZES, mechanisms=mechanisms)
+    return ecosystem, *case(ecosystem, [name for name in PARAMETERS if name not in without])
+
+
+def test_derivatives_of_a_small_smooth_platform():
+    ecosystem, given, state, theta = smooth_platform(SMOOTH_FEW, STATIC, ("posting_rate",))
+    check(ecosystem, theta, given, state, held="mamba.world.attention", directions=some_directions(theta, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kinds", "mechanisms", "without"),
+    [
+        pytest.param(SMOOTH_FEW, OPINION, ("posting_rate", "creator_rate", "rewire_rate"), id="opinion"),
+        *(
+            pytest.param(SMOOTH[i::3], STATIC, ("posting_rate", "activity_rate", "rewire_rate"), id=f"static-{i}")
+            for i in range(3)
+        ),
+    ],
+)
+def test_derivatives_of_smooth_platforms(kinds, mechanisms, without):
+    """The rollout itself moves with the levers: no constant but the places of quadrature nodes is held."""
+    ecosystem, given, state, theta = smooth_platform(kinds, mechanisms, without)
+    check(ecosystem, theta, given, state, held="mamba.world.attention")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", range(len(helpers.PLATFORMS)))
+def test_reverse_mode_is_forward_mode(platform):
+    ecosystem = helpers.everything(platform)
+    given, state, theta = case(ecosystem)
+    weight = jnp.asarray(np.random.default_rng(0).normal(size=len(objectives.NAMES)))
+
+    def weighted(theta, given, state, seed):
+        return weight @ outcome(ecosystem, theta, given, state, seed)
+
+    arguments = theta, given, state, helpers.key()
+    forward = helpers.compile(jax.jacfwd(weighted))(*arguments)
+    reverse = helpers.compile(jax.grad(weighted))(*arguments)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(forward), jax.tree.leaves(reverse), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12, err_msg=jax.tree_util.keystr(path))
