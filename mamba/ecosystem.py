@@ -143,7 +143,7 @@ def make(
 
 def default_levers(ecosystem: Ecosystem) -> Levers:
     """Default unconstrained levers of every algorithm and of the policy, as arrays."""
-    owners = dict(zip(ecosystem.names, ecosystem.algorithms, strict=True))
+    owners: dict[str, Algorithm | policies.Policy] = dict(zip(ecosystem.names, ecosystem.algorithms, strict=True))
     if ecosystem.policy is not None:
         owners[policies.NAME] = ecosystem.policy
     return {

@@ -136,7 +136,7 @@ def network(config: PolicyConfig, *, seed: int = 0) -> Policy:
             layer: {part: parameters[f"{layer}_{part}"] for part in ("kernel", "bias")}
             for layer in ("hidden", "output")
         }
-        offsets = config.reach * jnp.tanh(net.apply({"params": layers}, seen))
+        offsets = config.reach * jnp.tanh(jnp.asarray(net.apply({"params": layers}, seen)))
         moved = {name: dict(each) for name, each in given.items()}
         for i, control in enumerate(controls):
             name, lever = control.split("/", 1)

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +32,15 @@ from jax.flatten_util import ravel_pytree
 
 from mamba import ecosystem as eco
 from mamba import objectives
-from mamba.algorithms import registry
+from mamba.algorithms import pool, registry
+from mamba.algorithms.base import Proposal
+from mamba.algorithms.recommenders import growth
 from mamba.rollout import rollout
+from mamba.types import Ties
+from mamba.world import contagion, rewiring
 from mamba.world.mechanisms import Mechanisms
 from mamba.world.parameters import WorldParameters
+from mamba.world.relax import drawn, pick
 from tests import helpers
 
 STEPS = 6
@@ -186,11 +193,6 @@ def check(ecosystem: eco.Ecosystem, theta, given, state, *, held: str, direction
     assert {name for name, most in largest.items() if most < 1e-5} == set(idle)
 
 
-def some_directions(theta, n: int) -> np.ndarray:
-    """Random directions [n, P]."""
-    return np.random.default_rng(3).normal(size=(n, len(jax.tree.leaves(theta))))
-
-
 FEW = ("engagement", "notification", "removal")
 
 
@@ -198,7 +200,8 @@ def test_derivatives_of_a_small_platform():
     """Every mechanism on, along random directions in levers and parameters: what runs by default."""
     ecosystem = eco.make({kind: helpers.small(kind) for kind in FEW}, sizes=helpers.SIZES)
     given, state, theta = case(ecosystem)
-    check(ecosystem, theta, given, state, held="mamba.", directions=some_directions(theta, 3))
+    directions = np.random.default_rng(3).normal(size=(2, len(jax.tree.leaves(theta))))
+    check(ecosystem, theta, given, state, held="mamba.", directions=directions)
 
 
 @pytest.mark.slow
@@ -216,7 +219,6 @@ STATIC = Mechanisms(activity="none", contagion="none", rewiring="none")
 OPINION = Mechanisms(posting="opinion", contagion="none", rewiring="none")
 BOUND_TO_DRAW = ("two_tower", "advertising", "friend_suggestion")
 SMOOTH = [kind for kind in registry.KINDS if kind not in BOUND_TO_DRAW]
-SMOOTH_FEW = ("popularity", "engagement", "removal")
 
 
 def smooth(kind: str):
@@ -233,16 +235,11 @@ def smooth_platform(kinds, mechanisms: Mechanisms, without):
     return ecosystem, *case(ecosystem, [name for name in PARAMETERS if name not in without])
 
 
-def test_derivatives_of_a_small_smooth_platform():
-    ecosystem, given, state, theta = smooth_platform(SMOOTH_FEW, STATIC, ("posting_rate",))
-    check(ecosystem, theta, given, state, held="mamba.world.attention", directions=some_directions(theta, 3))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kinds", "mechanisms", "without"),
     [
-        pytest.param(SMOOTH_FEW, OPINION, ("posting_rate", "creator_rate", "rewire_rate"), id="opinion"),
+        pytest.param(FEW, OPINION, ("posting_rate", "creator_rate", "rewire_rate"), id="opinion"),
         *(
             pytest.param(SMOOTH[i::3], STATIC, ("posting_rate", "activity_rate", "rewire_rate"), id=f"static-{i}")
             for i in range(3)
@@ -270,3 +267,197 @@ def test_reverse_mode_is_forward_mode(platform):
     reverse = helpers.compile(jax.grad(weighted))(*arguments)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(forward), jax.tree.leaves(reverse), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12, err_msg=jax.tree_util.keystr(path))
+
+
+# ---- likelihood ratios, by enumeration of what is drawn
+# -------------------------------------------------------------------------------------------------------------
+
+
+def differenced(law, theta, width: float = 1e-3) -> np.ndarray:
+    """Derivative [P] of a scalar by central differences of fourth order."""
+
+    def slope(axis):
+        near, far = ((law(theta + by * axis) - law(theta - by * axis)) / (2 * by) for by in (width, 2 * width))
+        return float(4 * near - far) / 3
+
+    return np.array([slope(axis) for axis in np.eye(len(theta))])
+
+
+def assert_exact(law, estimates, theta) -> None:
+    """The mean of what is differentiated, over outcomes, is the derivative of the mean.
+
+    Args:
+        law: theta to the expectation, written down.
+        estimates: `(probability, estimate)` of every outcome at theta; `estimate` maps theta to what the engine counts then.
+        theta: [P].
+    """
+    mean = sum(chance * jax.grad(estimate)(theta) for chance, estimate in estimates)
+    np.testing.assert_allclose(sum(chance for chance, _ in estimates), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(sum(c * estimate(theta) for c, estimate in estimates), law(theta), rtol=1e-12)
+    np.testing.assert_allclose(mean, differenced(law, theta), rtol=1e-5, atol=1e-11)
+    assert np.min(np.abs(mean)) > 1e-3
+
+
+def forced(count: int, which: int):
+    """Uniform draws [C, 1] of the exponential race that `which` wins."""
+    return jnp.full((count, 1), 0.5).at[which].set(1.0 - 1e-12)
+
+
+def test_events_drawn_in_every_mode():
+    theta = jnp.asarray([0.3, -0.8, 1.1])
+
+    def use(events, theta):  # each weight at most once in a product, and a part that depends on theta itself
+        a, b, c = events
+        return (a + 2.0 * a * b - 3.0 * b * c + a * b * c) * jnp.exp(0.3 * theta[0]) + theta[2] ** 2
+
+    def chance(outcome, theta):
+        p = jax.nn.sigmoid(theta)
+        return jnp.prod(jnp.where(jnp.asarray(outcome), p, 1.0 - p))
+
+    def estimate(outcome):
+        p = jax.nn.sigmoid(theta)
+        draw = jnp.where(jnp.asarray(outcome), 0.5 * p, 0.5 * (1.0 + p))
+        return lambda theta: use(drawn(jax.nn.sigmoid(theta), draw, "expected"), theta)
+
+    outcomes = list(itertools.product([False, True], repeat=3))
+    assert_exact(
+        lambda theta: sum(chance(o, theta) * use(jnp.asarray(o, float), theta) for o in outcomes),
+        [(float(chance(o, theta)), estimate(o)) for o in outcomes],
+        theta,
+    )
+
+
+def test_the_square_of_a_drawn_weight_counts_twice():
+    """The limit of the method: w^2 = w for an event, but 2 w dw is twice dw. Only uses linear in each weight are exact."""
+    p = jnp.asarray([0.3])
+    slope = p[0] * jax.grad(lambda p: drawn(p, 0.5 * p, "expected")[0] ** 2)(p)
+    np.testing.assert_allclose(slope, 2.0, rtol=1e-12)
+
+
+def test_one_of_several_picked():
+    theta = jnp.asarray([0.1, 0.7, -0.5, -1.2])
+    worth = jnp.asarray([3.0, -1.0, 5.0, 0.5])
+
+    def law(theta):
+        mass = jnp.exp(theta)
+        return jnp.sum(mass * worth * jnp.cosh(theta[0])) / jnp.sum(mass)
+
+    def estimate(which):
+        def counted(theta):
+            index, weight = pick(jnp.exp(theta)[:, None], forced(4, which), "expected")
+            return weight[0] * worth[index[0]] * jnp.cosh(theta[0])
+
+        return counted
+
+    share = np.asarray(jax.nn.softmax(theta))
+    assert_exact(law, [(share[k], estimate(k)) for k in range(4)], theta)
+
+
+def test_items_retrieved_from_the_pool():
+    theta = jnp.asarray([0.2, -0.4, 1.5, 0.3, -0.7, 0.4])  # three log-odds to be alive, three log scores
+    worth = jnp.asarray([3.0, -1.0, 5.0])
+
+    def mass_of(theta):
+        alive = jax.nn.sigmoid(theta[:3])
+        return alive, alive * jnp.exp(theta[3:])
+
+    def law(theta):
+        mass = mass_of(theta)[1]
+        return jnp.sum(mass * worth) / jnp.sum(mass)
+
+    def estimate(which):
+        def counted(theta):
+            alive, mass = mass_of(theta)
+            view = SimpleNamespace(items=SimpleNamespace(alive=alive))
+            offered = pool.propose(view, jnp.asarray([[which]]), mass)
+            return offered.existence[0, 0] * alive[which] * worth[which]  # as served: times the item's own existence
+
+        return counted
+
+    mass = np.asarray(mass_of(theta)[1])
+    assert_exact(law, [(mass[m] / mass.sum(), estimate(m)) for m in range(3)], theta)
+
+
+def test_the_reshare_that_reaches_the_outbox():
+    theta = jnp.asarray([0.2, -0.4, -1.5])
+    worth = jnp.asarray([3.0, -1.0, 5.0])
+
+    def law(theta):
+        events = jax.nn.sigmoid(theta)
+        return (1.0 - jnp.prod(1.0 - events)) * jnp.sum(events * worth) / jnp.sum(events)
+
+    def estimate(which):
+        def counted(theta):
+            events = jax.nn.sigmoid(theta)[:, None]
+            item, weight = contagion.chosen(jnp.arange(3)[:, None], events, draw=forced(3, which), mode="expected")
+            return weight[0] * worth[item[0]]
+
+        return counted
+
+    events = np.asarray(jax.nn.sigmoid(theta))
+    assert_exact(law, [(events[k] / events.sum(), estimate(k)) for k in range(3)], theta)
+
+
+def test_the_tie_that_is_replaced():
+    sizes = helpers.SIZES._replace(users=5, creators=5, topics=2, followees=2, links=2)
+    parameters = jax.tree.map(lambda x: jnp.asarray(x, float), WorldParameters(rewire_rate=0.6))
+    # User 0 follows 1 and 2 and looks at the first of these ties; 3 and 4 are suggested. Nobody else follows anybody.
+    ties = Ties(jnp.zeros((5, 2), jnp.int32).at[0].set(jnp.asarray([1, 2])), jnp.zeros((5, 2)).at[0].set(0.7))
+    others = jnp.asarray([[0.9, -0.2, 0.4, -0.6], [-0.5, 0.1, 0.8, 0.3]])
+    worth = jnp.asarray([0.0, 2.0, -1.0, 3.0, -4.0])
+    theta = jnp.asarray([-0.1, 0.2, 0.4, -0.3])  # opinion of user 0, scores of both suggestions
+
+    def drop(theta):
+        distance = jnp.sqrt(jnp.mean((theta[:2] - others[:, 0]) ** 2) + 1e-9)
+        return 0.6 * jax.nn.sigmoid((distance - parameters.rewire_distance) / parameters.rewire_width)
+
+    def law(theta):
+        replaced = jnp.sum(jax.nn.softmax(theta[2:]) * worth[3:])
+        return drop(theta) * replaced + (1.0 - drop(theta)) * 0.7 * worth[1] + 0.7 * worth[2]
+
+    def estimate(dropped, which):
+        p = drop(theta)
+        draws = jnp.stack([jnp.full(5, 0.1), jnp.full(5, 0.5 * p if dropped else 0.5 * (1.0 + p))])
+
+        def counted(theta):
+            after = rewiring.rewire(
+                ties,
+                jnp.concatenate([theta[:2, None], others], axis=1),
+                links=jnp.broadcast_to(jnp.asarray([[3], [4]], jnp.int32), (2, 5)),
+                link_score=jnp.broadcast_to(theta[2:, None], (2, 5)),
+                draws=draws,
+                pick_draw=jnp.broadcast_to(forced(2, which), (2, 5)),
+                parameters=parameters,
+                sizes=sizes,
+                mode="expected",
+            )
+            return jnp.sum(after.weight[0] * worth[after.followees[0]])
+
+        return counted
+
+    p, share = float(drop(theta)), np.asarray(jax.nn.softmax(theta[2:]))
+    outcomes = [(1.0 - p, estimate(False, 0)), *((p * share[k], estimate(True, k)) for k in range(2))]
+    assert_exact(law, outcomes, theta)
+
+
+def test_the_arm_that_fills_a_slot(monkeypatch):
+    theta = jnp.asarray([0.4, -0.3, 0.9])  # log-odds of the challenger, and of both items' existence
+    worth = jnp.asarray([3.0, -1.0])
+
+    def law(theta):
+        p = jax.nn.sigmoid(theta[0])
+        exists = jax.nn.sigmoid(theta[1:])
+        return p * exists[0] * worth[0] + (1.0 - p) * exists[1] * worth[1]
+
+    def estimate(draw):
+        def counted(theta):
+            monkeypatch.setattr(growth, "uniforms", lambda key, shape: jnp.full(shape, draw))
+            exists = jax.nn.sigmoid(theta[1:])
+            new, old = (Proposal(jnp.full((1, 1), i, jnp.int32), exists[i][None, None]) for i in range(2))
+            offered = growth._offered(jax.nn.sigmoid(theta[:1]), new, old, jax.random.key(0))
+            return offered.existence[0, 0] * worth[offered.ids[0, 0]]
+
+        return counted
+
+    p = float(jax.nn.sigmoid(theta[0]))
+    assert_exact(law, [(p, estimate(0.5 * p)), (1.0 - p, estimate(0.5 * (1.0 + p)))], theta)

@@ -60,6 +60,15 @@ _ENTRIES = (
         _TWITCH,
     ),
     Entry(
+        "twitch_es",
+        "Twitch streamers of Spain: friendships, games, mature label, views",
+        "network",
+        "4,648 users, 118,764 directed edges (59,382 friendships), 2,148 features",
+        "MIT",
+        "https://github.com/benedekrozemberczki/datasets",
+        _TWITCH,
+    ),
+    Entry(
         "polis_vtaiwan_uberx",
         "Polis conversation of vTaiwan on regulating UberX: two clear opinion groups",
         "conversation",
@@ -86,7 +95,7 @@ def catalogue() -> tuple[Entry, ...]:
 
 
 @overload
-def load(name: Literal["twitch_engb"]) -> Dataset: ...
+def load(name: Literal["twitch_engb", "twitch_es"]) -> Dataset: ...
 @overload
 def load(name: Literal["polis_vtaiwan_uberx", "polis_football_concussions"]) -> Conversation: ...
 @overload

@@ -72,7 +72,13 @@ def violations(values: np.ndarray, baseline: np.ndarray, goal: Goal) -> np.ndarr
 
 
 def slope(
-    violation: np.ndarray, baseline: np.ndarray, goal: Goal, *, multipliers: np.ndarray, penalty: float
+    violation: np.ndarray,
+    baseline: np.ndarray,
+    goal: Goal,
+    *,
+    multipliers: np.ndarray,
+    penalty: float,
+    utility: np.ndarray | None = None,
 ) -> np.ndarray:
     """Derivative of L with respect to the objectives, [J]: the weights of the next pathwise gradient.
 
@@ -82,11 +88,36 @@ def slope(
         goal: what to minimise and keep.
         multipliers: [K] lambda.
         penalty: rho.
+        utility: [J] derivative of a utility other than U; None takes that of U.
     """
-    weights = goal.weights / _scale(baseline)
+    weights = goal.weights / _scale(baseline) if utility is None else np.array(utility, np.float64)
     push = np.maximum(0.0, multipliers + penalty * violation)
     np.add.at(weights, goal.kept, -_sign(goal) * push / _slack(baseline, goal))
     return weights
+
+
+def harms(values: np.ndarray, baseline: np.ndarray, objectives: np.ndarray) -> np.ndarray:
+    """Relative worsening of some objectives, [..., m]: positive where an objective is less healthy than at the baseline.
+
+    Args:
+        values: [..., J].
+        baseline: [..., J].
+        objectives: [m] indices.
+    """
+    worse = harm_sign(objectives)
+    return worse * (values[..., objectives] - baseline[..., objectives]) / _scale(baseline)[..., objectives]
+
+
+def of_harms(slope: np.ndarray, baseline: np.ndarray, objectives: np.ndarray) -> np.ndarray:
+    """Derivative [J] with respect to all objectives of a function whose derivative with respect to `harms` is `slope` [m]."""
+    whole = np.zeros(len(NAMES))
+    whole[objectives] = harm_sign(objectives) * slope / _scale(baseline)[objectives]
+    return whole
+
+
+def harm_sign(objectives: np.ndarray) -> np.ndarray:
+    """+1 where less of an objective is healthier, -1 where more is, [m]."""
+    return np.array([-1.0 if OBJECTIVES[NAMES[i]].better == "higher" else 1.0 for i in objectives])
 
 
 def _scale(baseline: np.ndarray) -> np.ndarray:
@@ -98,4 +129,4 @@ def _slack(baseline: np.ndarray, goal: Goal) -> np.ndarray:
 
 
 def _sign(goal: Goal) -> np.ndarray:
-    return np.array([1.0 if OBJECTIVES[NAMES[i]].better == "higher" else -1.0 for i in goal.kept])
+    return -harm_sign(goal.kept)

@@ -36,6 +36,8 @@ from mamba.streams import stream
 from mamba.types import Array, Levers
 
 Evaluate = Callable[[mem.Members], np.ndarray]
+# (objectives [J], baseline [J]) -> (what is minimised, its derivative [J])
+Scalar = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
 _SMOOTHING = 0.7  # share of the constraint average that stays from one meta-step to the next
 
@@ -74,6 +76,7 @@ class Trainer(NamedTuple):
         transform: optax transform.
         ecosystem: static description.
         key: typed key of the training seeds.
+        scalar: what is minimised instead of the goal's weighted sum; None minimises that.
     """
 
     config: MetaConfig
@@ -86,6 +89,7 @@ class Trainer(NamedTuple):
     transform: optax.GradientTransformation
     ecosystem: eco.Ecosystem
     key: Array
+    scalar: Scalar | None = None
 
 
 def transform(config: MetaConfig) -> optax.GradientTransformation:
@@ -247,49 +251,100 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
     Returns:
         `(state, report)`.
     """
-    config, goal = trainer.config, trainer.goal
-    index = int(state.step)
-    key = jax.random.fold_in(trainer.key, index)
-
+    key = jax.random.fold_in(trainer.key, int(state.step))
     values, baseline, worlds = _measured(trainer, state, key)
-    violation = constraints.violations(values[: len(NAMES)], baseline[: len(NAMES)], goal)
-    kept_share = _SMOOTHING if index > 0 else 0.0
-    smooth = kept_share * np.asarray(state.violation, np.float64) + (1.0 - kept_share) * violation
-    multipliers = np.asarray(state.multipliers, np.float64)
-    weights = constraints.slope(smooth, baseline[: len(NAMES)], goal, multipliers=multipliers, penalty=config.penalty)
-    rows = np.zeros((1, len(baseline)))
-    rows[0, : len(NAMES)] = weights
+    aim = aimed(trainer, state, values, baseline)
+    seed = stream(key, "gradient")
+    found, inner = trainer.estimator.estimate(seed, np.asarray(state.levers), state.estimator, aim.rows, worlds)
+    return moved(trainer, state, aim, found, inner)
+
+
+class Aim(NamedTuple):
+    """What a meta-step wants.
+
+    Attributes:
+        values: [J + A] outcomes of the present levers.
+        baseline: [J + A] outcomes of the baseline.
+        violation: [K] constraint values of this step.
+        smooth: [K] with those of the steps before.
+        rows: [R, J + A] weights of outcomes to be differentiated: one row for the goal, or one for every player.
+        player: [P] row that each lever follows; `vector.NOBODY` for levers that stay.
+    """
+
+    values: np.ndarray
+    baseline: np.ndarray
+    violation: np.ndarray
+    smooth: np.ndarray
+    rows: np.ndarray
+    player: np.ndarray
+
+
+def aimed(trainer: Trainer, state: TrainingState, values: np.ndarray, baseline: np.ndarray) -> Aim:
+    """The direction of a meta-step in the space of outcomes, from outcomes [J + A] that were measured on the same keys."""
+    config, goal = trainer.config, trainer.goal
+    before = baseline[: len(NAMES)]
+    violation = constraints.violations(values[: len(NAMES)], before, goal)
+    share = _SMOOTHING if int(state.step) > 0 else 0.0
+    smooth = share * np.asarray(state.violation, np.float64) + (1.0 - share) * violation
+    player = np.zeros(len(state.levers), np.int64)
     if trainer.own is not None:
         rows = players.loss_weights(trainer.own, baseline[None])
-    found, inner = trainer.estimator.estimate(
-        stream(key, "gradient"), np.asarray(state.levers), state.estimator, rows, worlds
+        player = players.players_of(vector.owner(trainer.ecosystem, trainer.baseline), rows)
+        return Aim(values, baseline, violation, smooth, rows, player)
+    rows = np.zeros((1, len(baseline)))
+    rows[0, : len(NAMES)] = constraints.slope(
+        smooth,
+        before,
+        goal,
+        multipliers=np.asarray(state.multipliers, np.float64),
+        penalty=config.penalty,
+        utility=None if trainer.scalar is None else trainer.scalar(values[: len(NAMES)], before)[1],
     )
-    entries = np.arange(found.jacobian.shape[1])
-    turner = np.zeros(len(entries), np.int64)
-    if trainer.own is not None:
-        turner = players.players_of(vector.owner(trainer.ecosystem, trainer.baseline), rows)
-    gradient = np.where(turner == vector.NOBODY, 0.0, found.jacobian[turner, entries])
+    return Aim(values, baseline, violation, smooth, rows, player)
+
+
+def moved(
+    trainer: Trainer, state: TrainingState, aim: Aim, found: estimators.Gradient, inner: Any
+) -> tuple[TrainingState, Report]:
+    """The step itself: levers by the optax transform inside the trust region, multipliers by the constraint values.
+
+    Args:
+        trainer: see `Trainer`.
+        state: before.
+        aim: of this step.
+        found: gradient of `aim.rows`.
+        inner: the estimator's state after it.
+    """
+    config = trainer.config
+    entries, stays = np.arange(len(aim.player)), aim.player == vector.NOBODY
+    gradient = np.where(stays, 0.0, found.jacobian[aim.player, entries])
     told = {
-        name: value[turner, entries] if np.shape(value) == found.jacobian.shape else value
+        name: value[aim.player, entries] if np.shape(value) == found.jacobian.shape else value
         for name, value in found.told.items()
     }
     if "audited" in told:
         told["cosine"] = estimators.cosine(told["pathwise"], told["audited"])
-
     change, optimiser = trainer.transform.update(jnp.asarray(gradient, jnp.float32), state.optimiser, state.levers)
     bounded = jnp.clip(jnp.asarray(change), -config.trust_region, config.trust_region)
+    multipliers = np.asarray(state.multipliers, np.float64)
     new = TrainingState(
         step=state.step + 1,
         levers=state.levers + bounded,
         optimiser=optimiser,
-        multipliers=jnp.asarray(np.maximum(0.0, multipliers + config.dual_rate * smooth), jnp.float32),
-        violation=jnp.asarray(smooth, jnp.float32),
+        multipliers=jnp.asarray(np.maximum(0.0, multipliers + config.dual_rate * aim.smooth), jnp.float32),
+        violation=jnp.asarray(aim.smooth, jnp.float32),
         estimator=inner,
     )
-    seen, before = values[: len(NAMES)], baseline[: len(NAMES)]
-    return new, Report(
-        seen, before, constraints.utility(seen, before, goal), violation, gradient, found.error[turner, entries], told
-    )
+    seen, before = aim.values[: len(NAMES)], aim.baseline[: len(NAMES)]
+    error = found.error[aim.player, entries]
+    return new, Report(seen, before, utility(trainer, seen, before), aim.violation, gradient, error, told)
+
+
+def utility(trainer: Trainer, values: np.ndarray, baseline: np.ndarray) -> float:
+    """What is minimised, of objectives [J]."""
+    if trainer.scalar is not None:
+        return trainer.scalar(values, baseline)[0]
+    return constraints.utility(values, baseline, trainer.goal)
 
 
 def _measured(
@@ -325,7 +380,7 @@ def _measured(
     if samples is None:
         return table[0, 0], table[1, 0], None
     measured, before = table[..., : len(NAMES)]
-    utilities = np.array([constraints.utility(measured[w], before[w], trainer.goal) for w in range(count)])
+    utilities = np.array([utility(trainer, measured[w], before[w]) for w in range(count)])
     weights = robust.cvar(utilities, config.level)[1]
     worst = np.flatnonzero(weights > 0)
     chosen = estimators.Worlds(jax.tree.map(lambda leaf: leaf[worst], samples), weights[worst])

@@ -74,6 +74,32 @@ def slopes(system: System, *, steps: int, segment: int | None = None) -> Callabl
     return run
 
 
+def risks(system: System, *, steps: int) -> Callable[..., Array]:
+    """Every player's own risk on the data of what is deployed: what retraining promises.
+
+    Args:
+        system: whose outcomes the players look at.
+        steps: T.
+
+    Returns:
+        `(context, deployed [P], theta [P], players [P], weights [k, J], keys [S]) -> [S, k]`, arguments as in `slopes`.
+    """
+
+    def run(context: Any, deployed: Array, theta: Array, players: Array, weights: Array, keys: Array) -> Array:
+        def one(key: Array) -> Array:
+            def of(player: tuple[Array, Array]) -> Array:
+                index, weight = player
+                judged = jnp.where(players == index, theta, deployed)
+                found = systems.decoupled(system, context, deployed, judged, key=key, steps=steps, segment=0)
+                return weight.astype(found.dtype) @ found
+
+            return jax.lax.map(of, (jnp.arange(len(weights)), weights))
+
+        return jax.lax.map(one, keys)
+
+    return run
+
+
 def slope(
     run: Callable[..., Array], context: Any, *, players: np.ndarray, weights: np.ndarray, key: Array, keys: int
 ) -> Slope:

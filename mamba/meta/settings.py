@@ -61,3 +61,13 @@ class MetaConfig:
     level: float = setting(
         0.75, "conditional value at risk: the share of better worlds that is left out of account", ge=0, lt=1
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerformativityConfig:
+    """What comes of teams that retrain, each for its own metric (`sensitivities.own`), on the data that they all bring about."""
+
+    rounds: int = setting(0, "most retrainings of all teams; 0 skips them", ge=0)
+    steps: int = setting(8, "gradient steps of each team and retraining", ge=1)
+    radius: float = setting(1.0, "how far levers may move from where they are", unit="unconstrained", gt=0, le=5)
+    seeds: int = setting(4, "rollouts averaged in each gradient", ge=1)

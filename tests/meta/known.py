@@ -53,7 +53,7 @@ LINEAR = System(
 
 
 def truth(*, window: int = STEPS, memory: int = STEPS) -> np.ndarray:
-    """Derivatives [STEPS / W, J, P] of the outcomes of each window of a life, in float64; all influence ends every `memory` steps."""
+    """Derivatives [STEPS / W, J, P] of the outcomes of each window of a life, where influence ends every `memory` steps."""
     state, reached, slopes = np.zeros(2), np.zeros((2, 3)), []
     for t in range(STEPS):
         reached = TRANSITION @ (reached if t % memory else np.zeros((2, 3))) + PUSH

@@ -14,7 +14,7 @@ from mamba.meta.systems import System
 
 TRUE = truth()[0]
 
-NOISE = Noise(0.3, 0.3)
+NOISE = Noise(common=0.3, own=0.1)
 KEYS = 32
 REPEATS = 60
 SHORT = 5  # window of `pes`
@@ -44,9 +44,14 @@ ESTIMATORS = {
 
 
 @cached
+def _estimator(name: str) -> estimators.Estimator:
+    return ESTIMATORS[name]()
+
+
+@cached
 def _repeated(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Estimates and their errors, [REPEATS, J, P] each."""
-    estimator = ESTIMATORS[name]()
+    estimator = _estimator(name)
     state, found = estimator.init(THETA), []
     for key in jax.random.split(jax.random.key(11), REPEATS):
         gradient, state = estimator.estimate(key, THETA, state)
@@ -70,9 +75,9 @@ def test_forward_and_reverse_are_the_same_on_the_same_keys():
 
 
 def test_rows_are_weighted_sums_of_outcomes():
-    rows, key = np.array([[2.0, -1.0], [0.0, 1.0], [1.0, 1.0]]), jax.random.key(2)
+    rows, key = np.array([[2.0, -1.0], [0.0, 1.0]]), jax.random.key(2)
     for name in ("pathwise", "forward", "truncated", "es", "pes", "control_variate"):
-        estimator = ESTIMATORS[name]()
+        estimator = _estimator(name)
         whole, _ = estimator.estimate(key, THETA, estimator.init(THETA))
         some, _ = estimator.estimate(key, THETA, estimator.init(THETA), rows)
         np.testing.assert_allclose(some.jacobian, rows @ whole.jacobian, rtol=1e-4, atol=1e-3, err_msg=name)
@@ -101,10 +106,10 @@ def test_worlds_are_averaged_with_their_weights():
 
 def test_the_control_variate_takes_out_what_both_modes_share():
     """Estimates are linear in the noise, of which the expected mode has the common half: 1 - rho^2 = own^2 / (own^2 + common^2)."""
-    common, own, keys = 0.3, 0.1, 4
+    (common, own), keys = NOISE, 4
     design = DESIGN | {"keys": keys}
-    plain = estimators.es(_measure(own=own), **design)
-    controlled = estimators.control_variate(_measure(own=own), _measure(own=0.0), _path(own=0.0), **design)
+    plain = estimators.es(_measure(), **design)
+    controlled = estimators.control_variate(_measure(), _measure(own=0.0), _path(own=0.0), **design)
     found = {"plain": [], "controlled": []}
     for key in jax.random.split(jax.random.key(5), 150):
         found["plain"].append(plain.estimate(key, THETA, ())[0].jacobian)
@@ -176,7 +181,8 @@ def test_an_exploding_learner_spoils_every_derivative_that_passes_through_it():
     assert estimators.cosine(whole.estimate(ROOT, theta, jnp.asarray(short))[0].jacobian[0], true) < 0.1
     closed = whole.estimate(ROOT, theta, jnp.array([1.0, 0.0]))[0].jacobian[0]
     np.testing.assert_allclose(closed[0], true[0], rtol=1e-5)
-    # With the learner held, its own parameter moves society within one step: as large as it ever is, and no larger.
+    # The price of the stop: the learner's own parameter keeps its direct effect, which the chaos then would undo.
+    np.testing.assert_allclose(closed[1], closed[0], rtol=1e-5)
     measure = measured(CHAOTIC, (), steps=steps)
     checked = estimators.es(measure, pairs=4, sigma=0.3, keys=400).estimate(ROOT, theta, ())[0]
     np.testing.assert_array_less(np.abs(checked.jacobian[0] - true), 4 * checked.error[0])
