@@ -66,7 +66,7 @@ def uniforms(key: Array, shape: tuple[int, ...]) -> Array:
         shape: shape of the draw.
 
     Returns:
-        float32 array of `shape`.
+        [...] of `shape`, in jax's default precision; the draws are the same in every precision.
     """
     return _unit(jax.random.bits(key, shape, "uint32"))
 
@@ -96,7 +96,7 @@ def draw_rows(keys: Mapping[str, Array], length: int, *, block: Array | int = 0)
         block: number of the block of users; every block has draws of its own.
 
     Returns:
-        purpose -> float32 [rows, length] in (0, 1).
+        purpose -> [rows, length] in (0, 1).
     """
     joined = jax.vmap(jax.random.fold_in, (0, None))(jnp.concatenate(list(keys.values())), block)
     drawn = _unit(jax.vmap(lambda each: jax.random.bits(each, (length,), "uint32"))(joined))

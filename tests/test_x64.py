@@ -45,7 +45,7 @@ from tests import helpers
 
 STEPS = 6
 WIDTH = 3e-5  # of a finite difference, in unconstrained levers and in parameters
-ROUNDING = 1e-10  # of a difference quotient of numbers of size 1; measured: at most 0.9e-10
+ROUNDING = 3e-11  # of a difference quotient of numbers of size 1; measured: at most 1.4e-11
 PARAMETERS = (
     "click_interest",
     "opinion_rate",
@@ -61,6 +61,11 @@ PARAMETERS = (
     "harm_threshold",
     "rewire_rate",
 )
+# Levers that hardly move anything within a few steps: below 1e-5 of every objective, where rounding is what limits the check.
+WEAK = {
+    "[0]['friend_suggestion']['similarity']",
+    "[0]['growth']['alpha']",
+}
 # Meaningful values at which levers matter within a few steps.
 LIVELY = {"community_notes": {"delay": 1.0, "threshold": 0.1}, "prebunking": {"reach": 0.5}}
 
@@ -70,6 +75,21 @@ def double():
     """Double precision within one test; what is made in it must not be kept for others."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.mark.parametrize("mode", ["sampled", "expected"])
+@pytest.mark.parametrize("platform", range(len(helpers.PLATFORMS)))
+def test_no_number_is_rounded_on_its_way(platform, mode):
+    """Every kind and mechanism traces, and single precision occurs nowhere in the program."""
+    ecosystem = helpers.everything(platform)
+    given = eco.inputs(ecosystem, helpers.population())
+
+    def run(given, seed):
+        return rollout(ecosystem, given, key=seed, steps=2, mode=mode)
+
+    program = str(jax.make_jaxpr(run)(given, helpers.key()))
+    assert program.count("f64[") > 1000
+    assert "f32[" not in program
 
 
 # ---- whole rollouts
@@ -95,9 +115,10 @@ def at(given: eco.Inputs, theta) -> eco.Inputs:
     return given.replace(levers=theta[0], parameters=given.parameters.replace(**theta[1]))
 
 
-def case(ecosystem: eco.Ecosystem, names=PARAMETERS, **changes: float):
+def case(ecosystem: eco.Ecosystem, names=PARAMETERS):
     """Inputs, the state before the first step, and the point at which derivatives are taken."""
-    given = eco.inputs(ecosystem, helpers.population(), parameters=WorldParameters(**changes))
+    lively = WorldParameters(rewire_rate=0.3, churn_threshold=0.3)  # of sixty users some then leave or turn elsewhere
+    given = eco.inputs(ecosystem, helpers.population(), parameters=lively)
     for name, algorithm in zip(ecosystem.names, ecosystem.algorithms, strict=True):
         for lever, value in LIVELY.get(name, {}).items():
             given.levers[name][lever] = jnp.asarray(algorithm.bounds[lever].inverse(value), float)
@@ -158,8 +179,8 @@ def differences(ecosystem: eco.Ecosystem, directions, theta, given, state, seed,
     return value, np.stack([slope(direction) for direction in directions], axis=1)
 
 
-def check(ecosystem: eco.Ecosystem, theta, given, state, *, held: str, directions=None, idle=()) -> None:
-    """Every objective's derivative along every direction agrees to 1e-5; each moves some objective unless it is `idle`.
+def check(ecosystem: eco.Ecosystem, theta, given, state, *, held: str, directions=None) -> None:
+    """Every objective's derivative along every direction agrees to 1e-5; each but the `WEAK` moves some objective.
 
     Directions [n, P]; None takes every lever and every parameter on its own.
     """
@@ -182,15 +203,13 @@ def check(ecosystem: eco.Ecosystem, theta, given, state, *, held: str, direction
     value, difference = differences(ecosystem, directions, theta, given, state, helpers.key(), held=held)
     size = np.maximum(1.0, np.abs(value))[:, None]
     largest = dict(zip(names, np.max(np.abs(slope) / size, axis=0), strict=True))
-    print(sorted((v, k) for k, v in largest.items())[:30])
     error = np.abs(difference - slope)
-    print("measured", np.max(error / size), np.max((error - ROUNDING * size) / np.maximum(np.abs(slope), 1e-300)))
     wrong = [
         f"{objectives.NAMES[j]} by {names[i]}: {slope[j, i]:.9g}, differences {difference[j, i]:.9g}"
         for j, i in np.argwhere(error > 1e-5 * np.abs(slope) + ROUNDING * size)
     ]
     assert not wrong, "\n".join(wrong)
-    assert {name for name, most in largest.items() if most < 1e-5} == set(idle)
+    assert {name for name, most in largest.items() if most < 1e-5} <= WEAK
 
 
 FEW = ("engagement", "notification", "removal")
@@ -209,7 +228,7 @@ def test_derivatives_of_a_small_platform():
 def test_derivatives_of_whole_platforms(platform):
     """Every kind, every lever and every mechanism, drawn identities included."""
     ecosystem = helpers.everything(platform)
-    given, state, theta = case(ecosystem, rewire_rate=0.3)
+    given, state, theta = case(ecosystem)
     check(ecosystem, theta, given, state, held="mamba.")
 
 
@@ -291,10 +310,12 @@ def assert_exact(law, estimates, theta) -> None:
         estimates: `(probability, estimate)` of every outcome at theta; `estimate` maps theta to what the engine counts then.
         theta: [P].
     """
-    mean = sum(chance * jax.grad(estimate)(theta) for chance, estimate in estimates)
-    np.testing.assert_allclose(sum(chance for chance, _ in estimates), 1.0, rtol=1e-12)
-    np.testing.assert_allclose(sum(c * estimate(theta) for c, estimate in estimates), law(theta), rtol=1e-12)
-    np.testing.assert_allclose(mean, differenced(law, theta), rtol=1e-5, atol=1e-11)
+    law = helpers.compile(law)
+    found = [(chance, *helpers.compile(jax.value_and_grad(estimate))(theta)) for chance, estimate in estimates]
+    mean = sum(chance * slope for chance, _, slope in found)
+    np.testing.assert_allclose(sum(chance for chance, *_ in found), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(sum(chance * value for chance, value, _ in found), law(theta), rtol=1e-12)
+    np.testing.assert_allclose(mean, differenced(law, theta), rtol=1e-9)
     assert np.min(np.abs(mean)) > 1e-3
 
 
@@ -402,7 +423,9 @@ def test_the_tie_that_is_replaced():
     sizes = helpers.SIZES._replace(users=5, creators=5, topics=2, followees=2, links=2)
     parameters = jax.tree.map(lambda x: jnp.asarray(x, float), WorldParameters(rewire_rate=0.6))
     # User 0 follows 1 and 2 and looks at the first of these ties; 3 and 4 are suggested. Nobody else follows anybody.
-    ties = Ties(jnp.zeros((5, 2), jnp.int32).at[0].set(jnp.asarray([1, 2])), jnp.zeros((5, 2)).at[0].set(0.7))
+    ties = Ties(
+        jnp.zeros((5, 2), jnp.int32).at[0].set(jnp.asarray([1, 2], jnp.int32)), jnp.zeros((5, 2)).at[0].set(0.7)
+    )
     others = jnp.asarray([[0.9, -0.2, 0.4, -0.6], [-0.5, 0.1, 0.8, 0.3]])
     worth = jnp.asarray([0.0, 2.0, -1.0, 3.0, -4.0])
     theta = jnp.asarray([-0.1, 0.2, 0.4, -0.3])  # opinion of user 0, scores of both suggestions

@@ -29,7 +29,7 @@ class Bound(NamedTuple):
     """Maps an unconstrained lever to its meaningful range, and back.
 
     Attributes:
-        forward: unconstrained float32 array to the meaningful value.
+        forward: unconstrained array to the meaningful value.
         inverse: meaningful value to the unconstrained number, on the host (building an algorithm touches no device).
         low: smallest meaningful value (may be -inf).
         high: largest meaningful value (may be inf).

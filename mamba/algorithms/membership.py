@@ -20,7 +20,7 @@ def hashed(ids: Array, salt: Array | int) -> Array:
         salt: integer scalar; another salt gives independent numbers.
 
     Returns:
-        [...] float32.
+        [...] in jax's default precision.
     """
     bits = ids.astype(jnp.uint32) ^ (jnp.asarray(salt).astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 0x9E3779B1), (15, 0x85EBCA6B)):

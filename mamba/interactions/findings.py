@@ -27,7 +27,7 @@ class Finding(NamedTuple):
     """One finding.
 
     Attributes:
-        kind: `interaction`, `side_effect`, `externality`, `emergence` or `training`.
+        kind: `interaction`, `side_effect`, `externality`, `emergence`, `training` or `transfer`.
         sentence: for people.
         objective: objective name.
         mean: effect in the objective's unit.
@@ -361,3 +361,20 @@ def training(
         "training", sentence + " (fresh seeds, sampled model).", best,
         *(float(x[k]) for x in (change.mean, change.low, change.high)),
     )  # fmt: skip
+
+
+def transfer(share: Estimate, *, where: str, confidence: float) -> Finding:
+    """How much of what training gained survives in another community.
+
+    Args:
+        share: scalar estimate, the gain there over that at home.
+        where: name of the community.
+        confidence: of the interval.
+    """
+    mean, low, high = (100.0 * float(x) for x in (share.mean, share.low, share.high))
+    ends = f"{low:.0f} to {high:.0f}" if np.isfinite(low) and np.isfinite(high) else "unbounded"
+    sentence = (
+        f"Without more training, {mean:.0f} % of the gain survives in {where} ({100 * confidence:g} % CI {ends}; fresh seeds, "
+        "sampled model)."
+    )
+    return Finding("transfer", sentence, "", mean / 100.0, low / 100.0, high / 100.0)

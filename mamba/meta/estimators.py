@@ -271,8 +271,8 @@ def of_audit(audit: evolution.Audit, rows: np.ndarray | None) -> Gradient:
     """An audit as the gradient of `rows @ outcomes`; objectives' errors are correlated, and the rows' errors know it."""
     given = np.eye(len(audit.value)) if rows is None else np.asarray(rows, np.float64)
     jacobian = given @ audit.jacobian
-    error = np.sqrt(np.maximum(np.einsum("rj,jk,rk->r", given, audit.covariance, given), 0.0))
-    return Gradient(audit.value, jacobian, np.broadcast_to(error[:, None], jacobian.shape).copy(), {})
+    error = np.sqrt(np.maximum(np.einsum("rj,pjk,rk->rp", given, audit.covariance, given), 0.0))
+    return Gradient(audit.value, jacobian, error, {})
 
 
 def control_variate(sampled: Measure, expected: Measure, path: Estimator, **design: Any) -> Estimator:
@@ -394,7 +394,7 @@ class Audited(NamedTuple):
         index: int32, estimates made.
         audited: int32, 1 once an audit exists.
         jacobian: [J, P] of the last audit.
-        covariance: [J, J] of the errors of one parameter's column.
+        covariance: [P, J, J] of the errors of each parameter's column.
         bias_squared: [R, P] smoothed squared bias of the differentiated rows, each row of unit norm.
         path: state of the differentiating estimator.
     """
@@ -469,7 +469,7 @@ def hybrid(
             index=jnp.int32(0),
             audited=jnp.int32(0),
             jacobian=jnp.zeros((outcomes, len(theta))),
-            covariance=jnp.zeros((outcomes, outcomes)),
+            covariance=jnp.zeros((len(theta), outcomes, outcomes)),
             bias_squared=jnp.zeros((n_rows, len(theta))),
             path=path.init(theta),
         )

@@ -6,7 +6,8 @@ Its columns are orthogonal, so one design gives the derivative with respect to e
     dJ/dtheta_p = mean_r h_rp (J(theta + sigma h_r) - J(theta - sigma h_r)) / (2 sigma).
 
 References:
-    Plackett and Burman 1946 (orthogonal designs); Salimans et al. 2017 (antithetic evolution strategies).
+    Plackett and Burman 1946 (orthogonal designs); Salimans et al. 2017 (antithetic evolution strategies); Smyth 2004 (variances
+    drawn towards a common one).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba.meta import vector
 from mamba.types import Array
+
+_PRIOR = 4.0  # keys' worth of the spread of all columns in that of one
 
 # (thetas [B, P], keys [B], samples of worlds [B] or None) -> outcomes [B, J]
 Measure = Callable[[np.ndarray, Array, Any], np.ndarray]
@@ -85,7 +88,7 @@ class Audit(NamedTuple):
 
     Attributes:
         jacobian: [J, P] of the sigma-smoothed expectation.
-        covariance: [J, J] of the errors of one parameter's column: outcomes are measured on the same runs.
+        covariance: [P, J, J] of the errors of each parameter's column: outcomes are measured on the same runs.
         value: [J] mean of the perturbed runs.
     """
 
@@ -96,8 +99,7 @@ class Audit(NamedTuple):
     @property
     def error(self) -> np.ndarray:
         """Standard errors [J, P]."""
-        one = np.sqrt(np.diagonal(self.covariance))
-        return np.broadcast_to(one[:, None], self.jacobian.shape).copy()
+        return np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2)).T
 
 
 def audit(
@@ -120,8 +122,9 @@ def audit(
         weights: [S] of the keys, sum 1; None takes all alike.
 
     Returns:
-        The audit, averaged over keys. Its errors come from how the keys' Jacobians differ, pooled over parameters, which
-        includes what is particular to a key; with one key from the residual of its fit, which does not.
+        The audit, averaged over keys. Its errors come from how the keys' Jacobians differ, which includes what is particular to a
+        key; with one key from the residual of its fit, which does not. Few keys say little about the spread of one column, so
+        that it is drawn towards that of all columns, which counts as `_PRIOR` degrees of freedom (Smyth 2004, section 3).
     """
     rows = design(n_parameters, pairs).astype(np.float64)
     count = len(rows)
@@ -132,8 +135,11 @@ def audit(
     mean = np.einsum("s,sjp->jp", share, jacobian)
     if n_keys > 1:
         apart = share[:, None, None] * (jacobian - mean)
-        covariance = np.einsum("sjp,skp->jk", apart, apart) * n_keys / (n_parameters * (n_keys - 1))
+        own = np.einsum("sjp,skp->pjk", apart, apart) * n_keys / (n_keys - 1)
+        covariance = (_PRIOR * own.mean(axis=0) + (n_keys - 1) * own) / (_PRIOR + n_keys - 1)
     else:
         residual = slope - np.einsum("rp,sjp->srj", rows, jacobian)
-        covariance = np.einsum("srj,srk->jk", residual, residual) / ((count - n_parameters) * count)
+        # Every column of an orthogonal design carries the same noise.
+        every = np.einsum("srj,srk->jk", residual, residual) / ((count - n_parameters) * count)
+        covariance = np.broadcast_to(every, (n_parameters, *every.shape)).copy()
     return Audit(mean, covariance, share @ table.mean(axis=(1, 2)))

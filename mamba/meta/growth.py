@@ -2,11 +2,17 @@
 
 With s_t the carried state and d a direction of the parameters, the tangent ds_t/dtheta . d is injected anew at every step and
 grows or dies out as the dynamics have it. Societies forget; an algorithm whose inner learner takes steps beyond its limit of
-stability does not, and multiplies every derivative that passes through it by some factor at every step. Its norm in each block of
-the state is followed, and a block through which it explodes is named and closed: the derivative no longer passes it, and an audit
-(`mamba.meta.estimators.hybrid`) says what is lost. Clipping and truncation do not repair such a gradient: its direction is wrong.
+stability does not, and multiplies every derivative that passes through it. Its norm n_t in each block of the state is held
+against the sum of what was injected into that block until then,
 
-The tangent of the parameters is followed and not the leading exponent alone: it can grow where the exponent is negative.
+    amplification a_t = n_t / sum_{s <= t} |dF_s/dtheta . d|,
+
+which a block left to itself that lets nothing grow keeps at 1 or below, however late it is reached. A block through which
+derivatives explode is named and closed: they no longer pass it, and an audit (`mamba.meta.estimators.hybrid`) says what is
+lost. Clipping and truncation do not repair such a gradient: its direction is wrong.
+
+Neither the leading exponent nor a rate of growth late in the run would do: a learner beyond its limit can multiply tangents by
+1e6 within twenty steps and then hold them there.
 
 References:
     Metz et al. 2021 (chaotic unrolls); Benettin et al. 1980 (growth of tangents).
@@ -26,8 +32,9 @@ from mamba.meta.systems import System
 from mamba.streams import stream
 from mamba.types import Array
 
-WINDOW = 10  # steps over which growth is stated
-EXPLODES = 10.0  # times as large after a window
+WINDOW = 10  # steps over which a loop of several blocks must not grow tenfold
+RUNS = 4  # runs that `guarded` looks at
+EXPLODES = 10.0  # amplification that is called an explosion
 
 
 def tangents(system: System, *, steps: int) -> Callable[[Any, Array, Array, Array, Array], Array]:
@@ -77,32 +84,56 @@ def tangents(system: System, *, steps: int) -> Callable[[Any, Array, Array, Arra
     return several
 
 
-def factors(norms: np.ndarray) -> np.ndarray:
-    """Growth per `WINDOW` steps in each block, over the second half of the run, where it no longer is that of the start.
+def amplification(norms: np.ndarray, injected: np.ndarray) -> np.ndarray:
+    """Tangents as multiples of what was injected until then, [N, T, B].
 
     Args:
-        norms: [N, T, B].
+        norms: [N, T, B] of `tangents`.
+        injected: [N, T, B] of the same directions with all blocks closed. A block into which nothing is injected within a step
+            takes the largest norm of its first `WINDOW` steps for it.
 
     Returns:
-        [B] largest factor over the N directions, from a line through the logarithms; infinite where a norm is not finite, 0 in a
-        block that no derivative enters.
+        Multiples; 0 where no derivative is, infinite from where a norm is not finite.
     """
-    table = np.asarray(norms, np.float64)
-    half = table[:, table.shape[1] // 2 :]
-    time = np.arange(half.shape[1]) - (half.shape[1] - 1) / 2.0
-    entered = np.all(half > 0, axis=1)  # [N, B]
-    finite = np.all(np.isfinite(table), axis=1)
-    logs = np.log(np.where((half > 0) & np.isfinite(half), half, 1.0))
-    slope = np.einsum("t,ntb->nb", time, logs) / max(float(time @ time), 1e-12)
-    each = np.where(entered, np.exp(np.minimum(WINDOW * slope, 700.0)), 0.0)
-    return np.where(finite, each, np.inf).max(axis=0)
+    table, parts = np.asarray(norms, np.float64), np.asarray(injected, np.float64)
+    reached = np.cumsum(np.maximum(parts, 0.0), axis=1)
+    entered = table != 0  # NaN has entered too
+    since = np.cumsum(np.cumsum(entered, axis=1) > 0, axis=1)  # steps since a block was first reached
+    early = np.where(since <= WINDOW, np.where(np.isfinite(table), table, 0.0), 0.0).max(axis=1, keepdims=True)
+    total = np.where(reached[:, -1:] > 0, reached, early * since)
+    # Within rounding of nothing: what came before the first injection has no measure.
+    safe = np.where(total > 0, total, np.inf)
+    broken = np.cumsum(~np.isfinite(table), axis=1) > 0
+    with np.errstate(invalid="ignore"):
+        multiple = np.where(entered, table / safe, 0.0)
+    return np.where(broken, np.inf, multiple)
+
+
+def factors(multiples: np.ndarray) -> np.ndarray:
+    """Largest amplification of each block, [B], of `amplification` [N, T, B]."""
+    return np.asarray(multiples).max(axis=(0, 1))
+
+
+def rising(multiples: np.ndarray) -> np.ndarray:
+    """Largest growth of each block within `WINDOW` steps beyond whatever it had been before, [B]; at least 1 is taken for that.
+
+    The first two windows are left out, in which derivatives spread from block to block: a run shorter than that has 0.
+    """
+    table = np.asarray(multiples)
+    if table.shape[1] <= 2 * WINDOW:
+        return np.zeros(table.shape[2])
+    before = np.maximum(np.maximum.accumulate(table, axis=1)[:, WINDOW:-WINDOW], 1.0)
+    later = table[:, 2 * WINDOW :]
+    with np.errstate(invalid="ignore"):
+        grown = np.where(np.isinf(later), np.inf, later / before)
+    return grown.max(axis=(0, 1))
 
 
 class Growth(NamedTuple):
     """What the monitor found.
 
     Attributes:
-        factors: [B] growth per `WINDOW` steps of the derivative as it was, with nothing newly closed.
+        factors: [B] amplification of the derivative as it was, with nothing newly closed.
         shares: [B] shares that pass from now on.
         closed: names of the blocks that were closed, in the order in which they were.
     """
@@ -117,37 +148,46 @@ def inspect(
 ) -> Growth:
     """Finds the blocks that make derivatives explode, and closes them.
 
-    A derivative that explodes shows in every block it reaches. To blame are the blocks that explode by themselves, all others
-    closed; where none does, a loop of several is to blame, and the one whose closing leaves least growth goes first.
+    A derivative that explodes shows in every block it reaches. To blame are the blocks that amplify by themselves, all others
+    closed. If derivatives still rise, a loop of several is to blame, or a block that only others reach: of those that rise, the
+    one whose closing leaves least goes first.
 
     Args:
         norms: `shares [B] -> norms [N, T, B]`, from `tangents`.
         blocks: B names.
         shares: [B] shares that pass now.
-        limit: factor per `WINDOW` steps that counts as an explosion.
+        limit: amplification that counts as an explosion, and growth within `WINDOW` steps that counts as one of a loop.
     """
     passed = np.asarray(shares, np.float32).copy()
-    first = seen = factors(norms(passed))
+    injected = norms(np.zeros_like(passed))
     closed: list[str] = []
-    while np.any(seen > limit) and np.any(passed > 0):
-        open_blocks = np.flatnonzero(passed > 0)
-        alone = {}
-        for b in open_blocks:
-            only = np.zeros_like(passed)
-            only[b] = passed[b]
-            alone[b] = factors(norms(only))[b]
-        guilty = [b for b in open_blocks if alone[b] > limit]
-        if not guilty:
-            left = {}
-            for b in open_blocks:
-                without = passed.copy()
-                without[b] = 0.0
-                left[b] = factors(norms(without)).max()
-            guilty = [min(open_blocks, key=lambda b: left[b])]
-        for b in sorted(guilty, key=lambda b: -alone[b]):
-            passed[b] = 0.0
-            closed.append(blocks[b])
-        seen = factors(norms(passed))
+
+    def look(shares: np.ndarray) -> np.ndarray:
+        return amplification(norms(shares), injected)
+
+    def close(block: int) -> None:
+        passed[block] = 0.0
+        closed.append(blocks[block])
+
+    seen = look(passed)
+    first = factors(seen)
+    alone = {}
+    for b in np.flatnonzero((passed > 0) & (first > limit)):
+        only = np.zeros_like(passed)
+        only[b] = passed[b]
+        alone[b] = factors(look(only))[b]
+    for b in sorted(alone, key=lambda b: -alone[b]):
+        if alone[b] > limit:
+            close(b)
+    seen = look(passed) if closed else seen
+    while len(suspects := np.flatnonzero((passed > 0) & (rising(seen) > limit))):
+        left = {}
+        for b in suspects:
+            without = passed.copy()
+            without[b] = 0.0
+            left[b] = factors(look(without)).max()
+        close(min(suspects, key=lambda b: left[b]))
+        seen = look(passed)
     return Growth(first, passed, tuple(closed))
 
 
@@ -157,7 +197,7 @@ class Guarded(NamedTuple):
     Attributes:
         index: int32, estimates made.
         shares: [B] shares of derivatives that pass: the state of `estimators.pathwise`.
-        factors: [B] what the monitor last found.
+        factors: [B] amplification that the monitor last found.
     """
 
     index: Array
@@ -168,7 +208,7 @@ class Guarded(NamedTuple):
 def guarded(path: Estimator, system: System, context: Any, *, steps: int, every: int, shares: np.ndarray) -> Estimator:
     """`estimators.pathwise` that watches its own derivatives and closes the blocks through which they explode.
 
-    `told`: `growth` [B] and `passing` [B].
+    `told`: `growth` [B], the amplification of each block, and `passing` [B].
 
     Args:
         path: `estimators.pathwise`, whose state is the shares.
@@ -184,10 +224,14 @@ def guarded(path: Estimator, system: System, context: Any, *, steps: int, every:
         if every > 0 and int(state.index) % every == 0:
             seed = stream(key, "growth")
             point = jnp.asarray(theta, jnp.result_type(float))
-            directions = jax.random.rademacher(seed, (2, len(theta)), point.dtype)
+            # Bursts are rare: runs differ by more than directions do.
+            runs = jax.random.split(seed, RUNS)
+            directions = jax.random.rademacher(stream(seed, "directions"), (RUNS, 1, len(theta)), point.dtype)
 
             def norms(shares: np.ndarray) -> np.ndarray:
-                return np.asarray(follow(context, point, directions, jnp.asarray(shares), seed))
+                given = jnp.asarray(shares)
+                each = [follow(context, point, d, given, run) for d, run in zip(directions, runs, strict=True)]
+                return np.concatenate([np.asarray(norm) for norm in each])
 
             found = inspect(norms, system.blocks, np.asarray(state.shares))
             largest = np.minimum(found.factors, np.finfo(np.float32).max)

@@ -185,12 +185,17 @@ def trainer(
     if estimator is None:
         lives = stream(key, "lives")
         estimator = estimator_of(ecosystem, inputs, config, steps=steps, evaluate=evaluate, key=lives)
+    for name in config.only:
+        if name not in ecosystem.names:
+            raise ValueError(f"only: no algorithm is called '{name}'. Known: {', '.join(ecosystem.names)}")
     if config.goal != "own":
         own = None
     elif own is None:
         own = players.own_metrics(ecosystem)
     if config.spread and config.estimator in ("truncated", "pes", "forward"):
         raise ValueError(f"spread: estimator {config.estimator} runs in one world: use hybrid, pathwise or es")
+    if config.spread:
+        robust.parameter_samples(key, inputs.parameters, spread=config.spread, count=1)  # refuses what cannot be varied
     return Trainer(
         config=config,
         goal=constraints.goal(config.minimise, config.keep),
@@ -286,10 +291,14 @@ def aimed(trainer: Trainer, state: TrainingState, values: np.ndarray, baseline: 
     violation = constraints.violations(values[: len(NAMES)], before, goal)
     share = _SMOOTHING if int(state.step) > 0 else 0.0
     smooth = share * np.asarray(state.violation, np.float64) + (1.0 - share) * violation
-    player = np.zeros(len(state.levers), np.int64)
+    owner = vector.owner(trainer.ecosystem, trainer.baseline)
+    stays = np.zeros(len(owner), bool)
+    if config.only:
+        stays = ~np.isin(owner, [trainer.ecosystem.names.index(name) for name in config.only])
+    player = np.where(stays, vector.NOBODY, 0)
     if trainer.own is not None:
         rows = players.loss_weights(trainer.own, baseline[None])
-        player = players.players_of(vector.owner(trainer.ecosystem, trainer.baseline), rows)
+        player = np.where(stays, vector.NOBODY, players.players_of(owner, rows))
         return Aim(values, baseline, violation, smooth, rows, player)
     rows = np.zeros((1, len(baseline)))
     rows[0, : len(NAMES)] = constraints.slope(
@@ -326,6 +335,7 @@ def moved(
         told["cosine"] = estimators.cosine(told["pathwise"], told["audited"])
     change, optimiser = trainer.transform.update(jnp.asarray(gradient, jnp.float32), state.optimiser, state.levers)
     bounded = jnp.clip(jnp.asarray(change), -config.trust_region, config.trust_region)
+    bounded = jnp.where(stays, 0.0, bounded)  # some transforms move what has no gradient, too
     multipliers = np.asarray(state.multipliers, np.float64)
     new = TrainingState(
         step=state.step + 1,

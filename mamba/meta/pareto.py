@@ -1,14 +1,15 @@
 """A Pareto front of platforms: one lever vector for each way to weigh the objectives, trained together.
 
-    U_w(h) = mu log sum_m exp(w_m (h_m - ideal_m) / mu),   h_m relative worsening of objective m
+    U_w(h) = mu log sum_m exp(w_m (h_m - ideal_m) / (span_m mu)),   h_m relative worsening of objective m
 
-The smooth Chebyshev scalarisation reaches every part of a front, also where that is not convex. The corners, where one objective is all that
-counts, are trained first: they show the ideal. The rest grows outwards from the most even weights, every point from the
-levers of its neighbour, so that it needs few steps. What all points share is computed once: one compiled gradient,
-mapped or vmapped over the points of a wave, the same keys, and one measurement of the baseline. Constraints hold for every point.
+The smooth Chebyshev scalarisation reaches every part of a front, also where that is not convex. The corners, where one
+objective is nearly all that counts, are trained first: they show the ideal, and the span between the best and the worst of
+each objective, which makes objectives comparable. The rest grows outwards from the most even weights, every point from the
+levers and multipliers of its neighbour, so that it needs few steps, and small ones. What all points share is computed once:
+one compiled gradient, the same keys, and one measurement of the baseline. Constraints hold for every point.
 
 References:
-    Das and Dennis 1998 (weights); Lin et al. 2024 (smooth Chebyshev scalarisation).
+    Das and Dennis 1998 (weights); Miettinen 1999, section 2.4 (payoff table); Lin et al. 2024 (smooth Chebyshev scalarisation).
 """
 
 from __future__ import annotations
@@ -23,16 +24,22 @@ import numpy as np
 
 from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba.meta import constraints, derivatives, estimators, evolution, optimise, scalarise, systems, vector
+from mamba import passing
+from mamba.meta import constraints, derivatives, estimators, evolution, growth, optimise, scalarise, systems, vector
 from mamba.meta.settings import MetaConfig
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.streams import stream
 from mamba.types import Array
 
-# (thetas [F, P], rows [F, R, J + A], keys [S]) -> (outcomes [F, S, J + A], slopes [F, S, R, P])
-Slopes = Callable[[np.ndarray, np.ndarray, Array], tuple[np.ndarray, np.ndarray]]
+# (thetas [W, P], rows [W, R, J + A], shares [W, B], keys [S]) -> (outcomes [W, S, J + A], slopes [W, S, R, P])
+Slopes = Callable[[np.ndarray, np.ndarray, np.ndarray, Array], tuple[np.ndarray, np.ndarray]]
+# (theta [P], shares [B], key) -> shares [B] without those through which derivatives explode
+Look = Callable[[np.ndarray, np.ndarray, Array], np.ndarray]
 
+ESTIMATORS = ("pathwise", "hybrid")
 _CORNER = 1e-9  # weights that differ from 1 by less are all on one objective
+_SIDE = 0.05  # weight that a corner leaves to all objectives alike: indifferent, it would be only weakly Pareto-optimal
+_LEAST_SPAN = 1e-3  # relative change
 
 
 class Search(NamedTuple):
@@ -41,16 +48,46 @@ class Search(NamedTuple):
     Attributes:
         trainer: of a single point; its settings, constraints and baseline are those of all.
         slopes: gradients of many points at once.
+        look: the growth monitor; None never looks.
+        shares: [B] shares of the derivatives that pass at the start.
         objectives: [m] indices of the objectives that are traded off.
         grid: weights [F, m] and which point starts from which.
-        smoothing: mu of the scalarisation, in relative change.
+        smoothing: mu of the scalarisation, in shares of a span.
     """
 
     trainer: optimise.Trainer
     slopes: Slopes
+    look: Look | None
+    shares: np.ndarray
     objectives: np.ndarray
     grid: scalarise.Grid
     smoothing: float
+
+
+class Points(NamedTuple):
+    """Where points are; NaN where they are not trained.
+
+    Attributes:
+        levers: [F, P] unconstrained.
+        multipliers: [F, K] of the constraints.
+        shares: [F, B] shares of the derivatives that pass.
+    """
+
+    levers: np.ndarray
+    multipliers: np.ndarray
+    shares: np.ndarray
+
+
+class Scale(NamedTuple):
+    """What the corners say of each objective, in relative worsening.
+
+    Attributes:
+        ideal: [m] best of the corners.
+        span: [m] worst of the corners less the best.
+    """
+
+    ideal: np.ndarray
+    span: np.ndarray
 
 
 def search(
@@ -71,7 +108,8 @@ def search(
     Args:
         ecosystem: static description.
         inputs: population, parameters, and the levers to start from.
-        config: settings of every point's training; `minimise` does not count, `keep` does.
+        config: settings of every point's training. `minimise`, `goal`, worlds and `steps` do not count; `keep` does, but for the
+            objectives that are traded off.
         objectives: names of m objectives, at least two.
         divisions: of the grid of weights: `divisions + 1` points for two objectives.
         smoothing: mu.
@@ -81,125 +119,252 @@ def search(
         layout: how the points of a wave are differentiated: one after the other, or side by side.
 
     Raises:
-        ValueError: unknown objectives, too few of them, or some that are kept as well.
+        ValueError: unknown objectives, too few of them, or an estimator that a front has not.
     """
     for name in objectives:
         if name not in OBJECTIVES:
             raise ValueError(f"objectives: no objective is called '{name}'. Known: {', '.join(NAMES)}")
-        if name in config.keep:
-            raise ValueError(
-                f"objectives: '{name}' is kept (meta.keep), so it cannot be traded off; leave one of the two out"
-            )
     if len(set(objectives)) < 2 or len(set(objectives)) < len(objectives):
         raise ValueError(f"objectives: a front trades off at least two different objectives, got {list(objectives)}")
-    trainer = optimise.trainer(
-        ecosystem, inputs, dataclasses.replace(config, spread={}), steps=steps, evaluate=evaluate, key=key
-    )
-    kernel = derivatives.reverse(systems.platform(ecosystem), steps=steps)
-    shares = jnp.ones(len(systems.platform(ecosystem).blocks))
-
-    def many(inputs: eco.Inputs, thetas: Array, rows: Array, keys: Array) -> tuple[Array, Array]:
-        def one(theta: Array, row: Array) -> tuple[Array, Array]:
-            return kernel(inputs, theta, row, shares, keys)
-
-        return jax.vmap(one)(thetas, rows) if layout == "vmap" else jax.lax.map(lambda each: one(*each), (thetas, rows))
-
-    run = jax.jit(many)
-
-    def slopes(thetas: np.ndarray, rows: np.ndarray, keys: Array) -> tuple[np.ndarray, np.ndarray]:
-        values, found = run(inputs, jnp.asarray(thetas, jnp.float32), jnp.asarray(rows, jnp.float32), keys)
-        return np.asarray(values), np.asarray(found)
-
+    if config.estimator not in ESTIMATORS:
+        raise ValueError(f"estimator {config.estimator} cannot train a front: use {' or '.join(ESTIMATORS)}")
+    for name in config.through:
+        if name not in ecosystem.names:
+            raise ValueError(f"through: no algorithm is called '{name}'. Known: {', '.join(ecosystem.names)}")
+    kept = {name: share for name, share in config.keep.items() if name not in objectives}
+    each = dataclasses.replace(config, spread={}, goal="ecosystem", minimise={}, keep=kept)
+    nothing = estimators.Estimator(lambda theta: (), _unasked)  # each point gets its own when it is trained
     index = np.array([NAMES.index(name) for name in objectives])
-    return Search(trainer, slopes, index, scalarise.das_dennis(len(index), divisions), smoothing)
+    system = systems.platform(ecosystem)
+    return Search(
+        trainer=optimise.trainer(ecosystem, inputs, each, steps=steps, evaluate=evaluate, key=key, estimator=nothing),
+        slopes=_slopes(system, inputs, steps=steps, layout=layout, width=max(len(index), 2)),
+        look=None if config.monitor_every == 0 else _look(system, inputs, steps=steps),
+        shares=passing.shares(ecosystem, [f"{passing.LEARNER}{n}" for n, open_ in config.through.items() if not open_]),
+        objectives=index,
+        grid=scalarise.das_dennis(len(index), divisions),
+        smoothing=smoothing,
+    )
+
+
+def _unasked(key: Array, theta: np.ndarray, state: Any, rows: Any = None, worlds: Any = None):
+    raise ValueError("the trainer of a front has no estimator of its own: train points with `pareto.train`")
+
+
+def _slopes(system: systems.System, inputs: eco.Inputs, *, steps: int, layout: mem.Layout, width: int) -> Slopes:
+    kernel = derivatives.reverse(system, steps=steps)
+    if layout == "loop":
+        # One program for waves of any width; side by side, a CPU would gain nothing.
+        run = jax.jit(kernel)
+    else:
+        run = jax.jit(jax.vmap(kernel, in_axes=(None, 0, 0, 0, None)))
+
+    def slopes(thetas: np.ndarray, rows: np.ndarray, shares: np.ndarray, keys: Array) -> tuple[np.ndarray, np.ndarray]:
+        given = [jnp.asarray(each, jnp.result_type(float)) for each in (thetas, rows, shares)]
+        if layout == "loop":
+            found = [run(inputs, *each, keys) for each in zip(*given, strict=True)]
+        else:
+            count = len(thetas)
+            parts = []
+            for begin in range(0, count, width):
+                some = np.minimum(np.arange(begin, begin + width), count - 1)  # filled up: one program for all waves
+                part = run(inputs, *(each[some] for each in given), keys)
+                parts.append([each[: min(width, count - begin)] for each in part])
+            found = [pair for part in parts for pair in zip(*part, strict=True)]
+        return np.stack([np.asarray(value) for value, _ in found]), np.stack([np.asarray(slope) for _, slope in found])
+
+    return slopes
+
+
+def _look(system: systems.System, inputs: eco.Inputs, *, steps: int) -> Look:
+    follow = jax.jit(growth.tangents(system, steps=steps))
+
+    def look(theta: np.ndarray, shares: np.ndarray, key: Array) -> np.ndarray:
+        point = jnp.asarray(theta, jnp.result_type(float))
+        directions = jax.random.rademacher(key, (2, len(theta)), point.dtype)
+
+        def norms(passed: np.ndarray) -> np.ndarray:
+            return np.asarray(follow(inputs, point, directions, jnp.asarray(passed, point.dtype), key))
+
+        return growth.inspect(norms, system.blocks, shares).shares
+
+    return look
+
+
+def corners(grid: scalarise.Grid) -> np.ndarray:
+    """Which points [F] have all their weight on one objective."""
+    return grid.weights.max(axis=1) > 1.0 - _CORNER
 
 
 def waves(grid: scalarise.Grid) -> list[np.ndarray]:
     """The points [F] in the order of training: the corners, then outwards from the most even weights."""
-    corner = grid.weights.max(axis=1) > 1.0 - _CORNER
+    corner = corners(grid)
     rest = [np.flatnonzero(~corner & (grid.wave == depth)) for depth in range(int(grid.wave.max()) + 1)]
     return [np.flatnonzero(corner), *(points for points in rest if len(points))]
 
 
-def starts(search: Search, points: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Levers that points start from, [W, P]: those of their neighbours where these are known, else the baseline's.
+def untrained(search: Search) -> Points:
+    """A front of which nothing is trained yet."""
+    count = len(search.grid.weights)
+    widths = (vector.flat(search.trainer.baseline).size, len(search.trainer.goal.kept), len(search.shares))
+    return Points(*(np.full((count, width), np.nan) for width in widths))
 
-    Args:
-        search: see `Search`.
-        points: [W] of a wave.
-        known: [F, P] levers that are trained, NaN where they are not.
-    """
-    default = np.asarray(vector.flat(search.trainer.baseline), np.float64)
+
+def starts(search: Search, points: np.ndarray, known: Points) -> Points:
+    """Where the points [W] of a wave start: at their neighbours where these are trained, else at the baseline."""
+    default = Points(
+        np.asarray(vector.flat(search.trainer.baseline), np.float64),
+        np.zeros(known.multipliers.shape[1]),
+        search.shares,
+    )
     parents = search.grid.parent[points]
-    before = np.where(parents[:, None] >= 0, known[np.maximum(parents, 0)], np.nan)
-    return np.where(np.isnan(before), default, before)
+    fresh = (parents < 0) | np.isnan(known.levers[np.maximum(parents, 0)]).any(axis=1)
+    return Points(
+        *(
+            np.where(fresh[:, None], other, each[np.maximum(parents, 0)])
+            for each, other in zip(known, default, strict=True)
+        )
+    )
 
 
-def ideal(search: Search, values: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """The best of each objective among some points, [m] relative worsening: what the scalarisation measures distance from.
-
-    Args:
-        search: see `Search`.
-        values: [F, J] of the corners.
-        baseline: [J].
-    """
-    return constraints.harms(values, baseline, search.objectives).min(axis=0)
+def scale(search: Search, values: np.ndarray, baseline: np.ndarray) -> Scale:
+    """The ideal and the span of each objective, from the outcomes [C, >= J] of the corners and of the baseline [>= J]."""
+    harms = constraints.harms(values, baseline, search.objectives)
+    ideal = harms.min(axis=0)
+    return Scale(ideal, np.maximum(harms.max(axis=0) - ideal, _LEAST_SPAN))
 
 
 def train(
     search: Search,
-    thetas: np.ndarray,
+    begin: Points,
     weights: np.ndarray,
     *,
-    ideal: np.ndarray,
+    scale: Scale | None,
     steps: int,
     key: Array,
+    rate: float = 1.0,
     told: Callable[[int, np.ndarray], None] = lambda index, utilities: None,
-) -> np.ndarray:
+) -> Points:
     """Trains the points of a wave together.
 
     Args:
         search: see `Search`.
-        thetas: [W, P] levers to start from.
+        begin: [W] where they start.
         weights: [W, m].
-        ideal: [m], see `ideal`.
+        scale: of the objectives; corners need none.
         steps: meta-steps.
         key: typed key of the wave.
+        rate: factor of the step size.
         told: called after every meta-step with its number and the utilities [W].
 
     Returns:
-        [W, P] levers.
+        [W] where they end.
+
+    Raises:
+        ValueError: points that are no corners, without a scale.
     """
-    config = dataclasses.replace(search.trainer.config, steps=steps)
+    config = search.trainer.config
+    config = dataclasses.replace(config, steps=steps, learning_rate=rate * config.learning_rate)
     base = search.trainer._replace(config=config, transform=optimise.transform(config), key=key)
     ready: dict[int, estimators.Gradient] = {}
-    each, states = [], []
-    for w, theta in enumerate(thetas):
-        trainer = base._replace(estimator=_estimator(base, ready, w), scalar=_scalar(search, weights[w], ideal))
-        state = optimise.start(trainer)
-        point = jnp.asarray(theta, jnp.float32)
+    each, states, shares = [], [], np.array(begin.shares)
+    for w, weight in enumerate(weights):
+        trainer = base._replace(estimator=_estimator(base, ready, w), scalar=_scalar(search, weight, scale))
+        point = jnp.asarray(begin.levers[w], jnp.result_type(float))
+        state = optimise.start(trainer)._replace(
+            levers=point,
+            optimiser=trainer.transform.init(point),
+            multipliers=jnp.asarray(begin.multipliers[w], jnp.result_type(float)),
+        )
         each.append(trainer)
-        states.append(state._replace(levers=point, optimiser=trainer.transform.init(point)))
+        states.append(state)
     for index in range(steps):
         seed = jax.random.fold_in(key, index)
-        values, baseline = _measured(base, states, seed)
+        present = np.stack([np.asarray(state.levers) for state in states])
+        if search.look is not None and index % config.monitor_every == 0:
+            shares = np.stack([search.look(*at, stream(seed, "growth")) for at in zip(present, shares, strict=True)])
+        table = measured(
+            base, _with_baseline(base, present), jax.random.split(stream(seed, "constraints"), config.constraint_seeds)
+        )
+        values, baseline = table[:-1].mean(axis=1), table[-1].mean(axis=0)
         aims = [
-            optimise.aimed(*both, value, baseline)
-            for both, value in zip(zip(each, states, strict=True), values, strict=True)
+            optimise.aimed(trainer, state, value, baseline)
+            for trainer, state, value in zip(each, states, values, strict=True)
         ]
         keys = jax.random.split(stream(seed, "pathwise"), config.seeds)
-        present = np.stack([np.asarray(state.levers) for state in states])
-        outcomes, slopes = search.slopes(present, np.stack([aim.rows for aim in aims]), keys)
+        outcomes, slopes = search.slopes(present, np.stack([aim.rows for aim in aims]), shares, keys)
         ready.update(enumerate(map(estimators.averaged, outcomes, slopes)))
         utilities = []
         for w, (trainer, state, aim) in enumerate(zip(each, states, aims, strict=True)):
-            found, inner = trainer.estimator.estimate(
-                stream(seed, "gradient"), np.asarray(state.levers), state.estimator, aim.rows
-            )
+            found, inner = trainer.estimator.estimate(stream(seed, "gradient"), present[w], state.estimator, aim.rows)
             states[w], report = optimise.moved(trainer, state, aim, found, inner)
             utilities.append(report.utility)
         told(index, np.array(utilities))
-    return np.stack([np.asarray(state.levers, np.float64) for state in states])
+    levers, multipliers = (
+        np.stack([np.asarray(getattr(state, name), np.float64) for state in states])
+        for name in ("levers", "multipliers")
+    )
+    return Points(levers, multipliers, shares)
+
+
+def front(
+    search: Search,
+    *,
+    steps: int,
+    warm_steps: int,
+    seeds: int,
+    key: Array,
+    known: Points | None = None,
+    scaled: Scale | None = None,
+    done: Callable[[Points, Scale], None] = lambda points, scale: None,
+    told: Callable[[int, np.ndarray], None] = lambda index, utilities: None,
+) -> tuple[Points, Scale]:
+    """Trains a front wave by wave.
+
+    Args:
+        search: see `Search`.
+        steps: meta-steps of the corners and of the first point.
+        warm_steps: meta-steps of points that start from a neighbour; their step size is less by sqrt(warm_steps / steps), or the
+            first steps of an adaptive optimiser would lead far away from where they start.
+        seeds: rollouts of each corner that its place is measured with.
+        key: typed key.
+        known: points that are trained already, as `done` was told; None has none.
+        scaled: with them.
+        done: called after every wave with what is trained so far.
+        told: see `train`.
+
+    Returns:
+        All points, and the scale of the objectives.
+    """
+    points = untrained(search) if known is None else Points(*map(np.array, known))
+    order = waves(search.grid)
+    for number, wave in enumerate(order):
+        if number == 0 and scaled is not None:
+            continue
+        if not np.isnan(points.levers[wave]).any():
+            continue
+        found = train(
+            search,
+            starts(search, wave, points),
+            search.grid.weights[wave],
+            scale=scaled,
+            steps=steps if number < 2 else warm_steps,
+            rate=1.0 if number < 2 else min(1.0, (warm_steps / steps) ** 0.5),
+            key=jax.random.fold_in(stream(key, "waves"), number),
+            told=told,
+        )
+        for all_, some in zip(points, found, strict=True):
+            all_[wave] = some
+        if scaled is None:
+            table = measured(
+                search.trainer,
+                _with_baseline(search.trainer, found.levers),
+                jax.random.split(stream(key, "corners"), seeds),
+            )
+            scaled = scale(search, table[:-1].mean(axis=1), table[-1].mean(axis=0))
+        done(points, scaled)
+    assert scaled is not None
+    return points, scaled
 
 
 def _estimator(trainer: optimise.Trainer, ready: dict[int, estimators.Gradient], w: int) -> estimators.Estimator:
@@ -210,7 +375,7 @@ def _estimator(trainer: optimise.Trainer, ready: dict[int, estimators.Gradient],
         return ready[w], state
 
     path, config = estimators.Estimator(lambda theta: (), take), trainer.config
-    if config.audit_every == 0:
+    if config.audit_every == 0 or config.estimator == "pathwise":
         return path
     return estimators.hybrid(
         path,
@@ -223,30 +388,57 @@ def _estimator(trainer: optimise.Trainer, ready: dict[int, estimators.Gradient],
     )
 
 
-def _scalar(search: Search, weights: np.ndarray, ideal: np.ndarray) -> optimise.Scalar:
+def _scalar(search: Search, weights: np.ndarray, scale: Scale | None) -> optimise.Scalar:
+    corner = weights.max() > 1.0 - _CORNER
+    if scale is None and not corner:
+        raise ValueError(f"weights {weights.tolist()} need the scale of the objectives: train the corners first")
+
     def of(values: np.ndarray, baseline: np.ndarray) -> tuple[float, np.ndarray]:
         harms = constraints.harms(values, baseline, search.objectives)
-        if weights.max() > 1.0 - _CORNER:  # nothing to balance, and no ideal is known yet
-            value, slope = scalarise.linear(harms, weights)
+        if corner:  # nothing to balance, and no ideal is known yet
+            value, slope = scalarise.linear(harms, (1.0 - _SIDE) * weights + _SIDE / len(weights))
         else:
-            value, slope = scalarise.chebyshev(harms, weights, ideal=ideal, smoothing=search.smoothing)
+            value, slope = scalarise.chebyshev(
+                harms / scale.span, weights, ideal=scale.ideal / scale.span, smoothing=search.smoothing
+            )
+            slope = slope / scale.span
         return float(value), constraints.of_harms(slope, baseline, search.objectives)
 
     return of
 
 
-def _measured(
-    trainer: optimise.Trainer, states: Sequence[optimise.TrainingState], key: Array
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes of all points [W, J + A] and of the baseline [J + A], all on the same keys."""
-    keys = jax.random.split(stream(key, "constraints"), trainer.config.constraint_seeds)
-    platforms = [*(optimise.levers_of(trainer, state) for state in states), trainer.baseline]
-    table = measured(trainer, platforms, keys).mean(axis=1)
-    return table[:-1], table[-1]
+def _with_baseline(trainer: optimise.Trainer, thetas: np.ndarray) -> np.ndarray:
+    return np.concatenate([thetas, np.asarray(vector.flat(trainer.baseline))[None]])
 
 
-def measured(trainer: optimise.Trainer, platforms: Sequence[Any], keys: Array) -> np.ndarray:
-    """Outcomes [N, S, J + A] of N platforms on the sampled model, on the same keys [S]."""
-    gates = {"gates": trainer.inputs.gates, "learning": trainer.inputs.learning}
-    members = mem.join(*(mem.repeat(trainer.ecosystem, levers, keys, **gates) for levers in platforms))
-    return np.asarray(trainer.evaluate(members), np.float64).reshape(len(platforms), len(keys), -1)
+def measured(trainer: optimise.Trainer, thetas: np.ndarray, keys: Array) -> np.ndarray:
+    """Outcomes [N, S, J + A] of platforms with levers [N, P] on the sampled model, all on the same keys [S]."""
+    members = evolution.as_members(trainer.inputs, np.repeat(thetas, len(keys), axis=0), jnp.tile(keys, len(thetas)))
+    return np.asarray(trainer.evaluate(members), np.float64).reshape(len(thetas), len(keys), -1)
+
+
+def certificate_slopes(
+    search: Search, theta: np.ndarray, rows: np.ndarray, shares: np.ndarray, keys: Array
+) -> np.ndarray:
+    """Derivatives [S, R, P] of weighted sums of outcomes at one point, for `descent.certificate`.
+
+    A row and a few keys at a time: the program is that of the training.
+
+    Args:
+        search: see `Search`.
+        theta: [P].
+        rows: [R, J + A].
+        shares: [B].
+        keys: [S], a multiple of the training's seeds.
+    """
+    some = search.trainer.config.seeds
+    if len(keys) % some:
+        raise ValueError(f"{len(keys)} keys are no multiple of the {some} of a gradient (meta.seeds)")
+    parts = [
+        [
+            search.slopes(theta[None], row[None, None], shares[None], keys[begin : begin + some])[1][0]
+            for begin in range(0, len(keys), some)
+        ]
+        for row in rows
+    ]
+    return np.concatenate([np.concatenate(each) for each in parts], axis=1)

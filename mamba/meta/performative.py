@@ -15,8 +15,8 @@ makes it converge in general, and that it did not is a result. Here the players 
 et al. 2022 each round is an equilibrium on fixed data. The points of rest are the same.
 
 References:
-    Perdomo et al. 2020 (performative stability, repeated risk minimisation); Mendler-Dünner et al. 2020 (greedy and lazy deployment);
-    Miller et al. 2021 (stable is not optimal); Narang et al. 2022 (several learners).
+    Perdomo et al. 2020 (performative stability, repeated risk minimisation); Mendler-Dünner et al. 2020 (greedy and lazy
+    deployment); Miller et al. 2021 (stable is not optimal); Narang et al. 2022 (several learners).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mamba.meta import systems
+from mamba.meta import systems, vector
 from mamba.meta.systems import System
 from mamba.types import Array
 
@@ -120,6 +120,26 @@ def slope(
         fresh = jax.random.split(jax.random.fold_in(key, index), keys)
         given = (jnp.asarray(each) for each in (deployed, theta, players, weights))
         return np.asarray(run(context, *given, fresh), np.float64).mean(axis=0)
+
+    return at
+
+
+def charged(slope: Slope, centre: np.ndarray, *, players: np.ndarray, price: float) -> Slope:
+    """Slopes of risks that also count how far a player has moved its levers, `price / 2 |theta_i - centre_i|^2`.
+
+    Stable points are only sure where risks are strongly convex (Perdomo et al. 2020, theorem 3.5), and metrics that more of a lever
+    always improves are not even bounded: this makes them so. A lever without effect stays at the centre.
+
+    Args:
+        slope: slopes without it.
+        centre: [P] from where ways count.
+        players: [P] player of each lever.
+        price: per square of an unconstrained unit.
+    """
+    pays = np.asarray(players) != vector.NOBODY
+
+    def at(deployed: np.ndarray, theta: np.ndarray, index: int) -> np.ndarray:
+        return slope(deployed, theta, index) + np.where(pays, price * (theta - centre), 0.0)
 
     return at
 

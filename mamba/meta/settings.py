@@ -30,6 +30,7 @@ class MetaConfig:
     through: dict[str, bool] = setting(
         {}, "algorithm: false stops derivatives through what that algorithm learns; its levers keep their direct effect"
     )
+    only: tuple[str, ...] = setting((), "algorithms whose levers are trained, the others stay; none named trains all")
     monitor_every: int = setting(
         10, "meta-steps from one look at the growth of derivatives to the next; 0 never looks", ge=0
     )
@@ -68,6 +69,48 @@ class PerformativityConfig:
     """What comes of teams that retrain, each for its own metric (`sensitivities.own`), on the data that they all bring about."""
 
     rounds: int = setting(0, "most retrainings of all teams; 0 skips them", ge=0)
-    steps: int = setting(8, "gradient steps of each team and retraining", ge=1)
+    steps: int = setting(10, "gradient steps of each team and retraining", ge=1)
     radius: float = setting(1.0, "how far levers may move from where they are", unit="unconstrained", gt=0, le=5)
+    cost: float = setting(
+        0.005,
+        "what a lever at full `radius` costs its team, as a share of its own metric; half the way costs a quarter; "
+        "0 charges nothing, and levers that always improve a metric go all the way",
+        ge=0,
+    )
     seeds: int = setting(4, "rollouts averaged in each gradient", ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondOrderConfig:
+    """What a training run finds out about its own gradient: how much of it is second-order, and through whom."""
+
+    seeds: int = setting(
+        4, "rollouts of each derivative with parts held back; 0 leaves the stage out, else at least 2", ge=0
+    )
+    audit_seeds: int = setting(
+        8, "common-random-number seeds of the sampled gradient that all are compared with; 0 compares with none", ge=0
+    )
+    audit_pairs: int = setting(16, "antithetic pairs of each of those seeds, rounded up to the next power of two", ge=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoConfig:
+    """A front of platforms, one for each way to weigh some objectives, trained together as `meta` says."""
+
+    divisions: int = setting(
+        0, "of the grid of weights: one more than this many points for two objectives; 0 trains no front", ge=0, le=100
+    )
+    objectives: tuple[str, ...] = setting(
+        ("toxic_exposure_per_user", "engagement_per_user"),
+        "objectives that are traded off, at least two; where `meta.keep` names one, it is not kept here",
+    )
+    steps: int = setting(30, "meta-steps of the ends of the front and of its first point", ge=1)
+    warm_steps: int = setting(6, "meta-steps of every other point, from its neighbour", ge=1)
+    smoothing: float = setting(
+        0.05, "of the largest weighted distance from the ideal", unit="share of the range of an objective", gt=0, le=10
+    )
+    seeds: int = setting(
+        16,
+        "sampled rollouts of each point that decide which points stand out; they are measured on those of `evaluation`",
+        ge=2,
+    )

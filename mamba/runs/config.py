@@ -29,7 +29,8 @@ import yaml  # pyrefly: ignore[untyped-import]
 from mamba.algorithms.registry import KINDS, Family
 from mamba.fields import setting
 from mamba.interactions.settings import EmergenceConfig, InteractionsConfig, SensitivitiesConfig
-from mamba.meta.settings import MetaConfig
+from mamba.meta.settings import MetaConfig, PerformativityConfig, SecondOrderConfig
+from mamba.policies import PolicyConfig
 from mamba.runs.errors import UserError
 from mamba.scenarios.settings import ScenarioConfig
 from mamba.world.mechanisms import Mechanisms
@@ -98,7 +99,10 @@ class RunConfig:
     parameters: WorldParameters = dataclasses.field(default_factory=WorldParameters)
     recommenders: dict[str, Deployed] = dataclasses.field(default_factory=dict)
     moderators: dict[str, Deployed] = dataclasses.field(default_factory=dict)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
+    second_order: SecondOrderConfig = dataclasses.field(default_factory=SecondOrderConfig)
+    performativity: PerformativityConfig = dataclasses.field(default_factory=PerformativityConfig)
     interactions: InteractionsConfig = dataclasses.field(default_factory=InteractionsConfig)
     sensitivities: SensitivitiesConfig = dataclasses.field(default_factory=SensitivitiesConfig)
     emergence: EmergenceConfig = dataclasses.field(default_factory=EmergenceConfig)
@@ -118,7 +122,10 @@ SECTIONS: dict[str, type[Any]] = {
     "scenario": ScenarioConfig,
     "mechanisms": Mechanisms,
     "parameters": WorldParameters,
+    "policy": PolicyConfig,
     "meta": MetaConfig,
+    "second_order": SecondOrderConfig,
+    "performativity": PerformativityConfig,
     "interactions": InteractionsConfig,
     "sensitivities": SensitivitiesConfig,
     "emergence": EmergenceConfig,

@@ -59,6 +59,14 @@ def gains(before: np.ndarray, after: np.ndarray, goal: constraints.Goal) -> np.n
     )
 
 
+def surviving(
+    there: Mapping[str, np.ndarray], here: Mapping[str, np.ndarray], goal: constraints.Goal, *, confidence: float
+) -> statistics.Estimate:
+    """The share of the gain at home that survives there, a scalar; arguments as for `told`."""
+    away, home = (gains(each["before"], each["after"], goal) for each in (there, here))
+    return statistics.ratio(away, home, confidence=confidence)
+
+
 def told(
     there: Mapping[str, np.ndarray], here: Mapping[str, np.ndarray], goal: constraints.Goal, *, confidence: float
 ) -> dict[str, Any]:
@@ -87,6 +95,7 @@ def told(
     }
 
 
-def interval(estimate: statistics.Estimate, *index: int) -> dict[str, float]:
-    """One entry of an estimate, for the summary."""
-    return {part: float(getattr(estimate, part)[index]) for part in ("mean", "low", "high")}
+def interval(estimate: statistics.Estimate, *index: int) -> dict[str, float | None]:
+    """One entry of an estimate, for the summary; None where an end is unbounded."""
+    parts = {part: float(getattr(estimate, part)[index]) for part in ("mean", "low", "high")}
+    return {part: value if np.isfinite(value) else None for part, value in parts.items()}

@@ -12,6 +12,7 @@ import numpy as np
 
 from mamba import ecosystem as eco
 from mamba import members as mem
+from mamba import policies
 from mamba.algorithms import registry
 from mamba.meta import systems
 from mamba.objectives import NAMES
@@ -62,7 +63,8 @@ def prepare(config: RunConfig) -> Job:
     try:
         scenario = populations.load(config.scenario, seed=config.seed)
         algorithms = {each.name: registry.build(each.kind, each.config) for each in config.algorithms}
-        ecosystem = eco.make(algorithms, sizes=scenario.sizes, mechanisms=config.mechanisms)
+        policy = policies.network(config.policy, seed=config.seed) if config.policy.controls else None
+        ecosystem = eco.make(algorithms, sizes=scenario.sizes, mechanisms=config.mechanisms, policy=policy)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     inputs = eco.inputs(ecosystem, jax.device_put(scenario.population), parameters=config.parameters)

@@ -8,7 +8,6 @@ with the same bytes. Both may be given the same folder, one after the other.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mamba import passing
 from mamba.interactions import factorial, findings, statistics
-from mamba.meta import optimise, players, vector
+from mamba.meta import optimise
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import (
     analysis,
@@ -27,19 +25,21 @@ from mamba.runs import (
     emergence,
     evaluation,
     folder,
+    performativity,
     progress,
     report,
+    second_order,
     sensitivities,
     signals,
     stops,
     tracking,
+    training,
 )
 from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
 from mamba.runs.job import Job, prepare
-from mamba.streams import stream
-from mamba.types import Levers
 
-INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, "training", evaluation.STAGE
+INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
+_OPTIONAL = (sensitivities, emergence, second_order, performativity)  # each with a file of results of its own
 _TOLD = 3  # interacting pairs that are told on the terminal
 
 
@@ -141,9 +141,9 @@ def _closed(
 ) -> dict[str, Any]:
     """Carries out the stages in a claimed folder and writes summary and report."""
     config, path = job.config, place.path
-    sensitivities.check(job)
-    emergence.check(job)
-    trainer = _trainer(job)
+    for stage in _OPTIONAL:
+        stage.check(job)
+    trainer = training.trainer_of(job)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, optimise.start(trainer))
     done = 0 if restored is None else int(restored.tree.step)
     kept = analysis.kept(job, path)
@@ -151,7 +151,7 @@ def _closed(
         folder.read_metrics(path / folder.METRICS)
     stale = [] if before else [folder.SUMMARY]
     stale += [folder.INTERACTIONS] if kept is None else []
-    stale += [stage.FILE for stage in (sensitivities, emergence) if stage.is_stale(job, path)]
+    stale += [stage.FILE for stage in _OPTIONAL if stage.is_stale(job, path)]
     # Whatever cannot be used was refused by now, and the folder is still as it was.
     place.claim()
     for name in stale:  # results of another configuration: with those of this one they would make a report of neither
@@ -193,7 +193,7 @@ def _closed(
         }
         folder.write_json(path / folder.SUMMARY, summary)
         page = report.write_report(path)
-        files = {folder.INTERACTIONS: INTERACTIONS} | {each.FILE: each.STAGE for each in (sensitivities, emergence)}
+        files = {folder.INTERACTIONS: INTERACTIONS} | {each.FILE: each.STAGE for each in _OPTIONAL}
         for name, kind in files.items():
             if (path / name).exists():
                 tracker.artifact(path / name, kind, "analysis")
@@ -281,7 +281,7 @@ def _analysis_stages(of: _Open) -> dict[str, Any] | None:
     levels: dict[str, Any] = {}
     if results is not None:
         on = statistics.estimate(np.asarray(results.measured.values[:, -1], np.float64), config.interactions.confidence)
-        levels = {name: {**_words(name), "before": _interval(on, k)} for k, name in enumerate(NAMES)}
+        levels = {name: {**_words(name), "before": evaluation.interval(on, k)} for k, name in enumerate(NAMES)}
     seeds = {INTERACTIONS: config.interactions.seeds, "root": config.seed}
     return {
         **_common(job),
@@ -299,24 +299,8 @@ def _words(name: str) -> dict[str, str]:
     return {"label": of.label, "formula": of.formula, "unit": of.unit, "better": of.better, "source": of.source}
 
 
-def _interval(estimate: statistics.Estimate, k: int) -> dict[str, float]:
-    return {"mean": estimate.mean[k], "low": estimate.low[k], "high": estimate.high[k]}
-
-
 # ---- training
 # ------------------------------------------------------------------------------------------------------------
-
-
-def _trainer(job: Job) -> optimise.Trainer:
-    return optimise.trainer(
-        job.ecosystem,
-        job.inputs,
-        job.config.meta,
-        steps=job.config.steps,
-        evaluate=job.evaluate,
-        key=stream(job.key, TRAINING),
-        own=players.own_metrics(job.ecosystem, job.config.sensitivities.own),
-    )
 
 
 def _run_stages(of: _Open) -> dict[str, Any] | None:
@@ -328,108 +312,43 @@ def _run_stages(of: _Open) -> dict[str, Any] | None:
 def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[str, Any] | None:
     """Training and evaluation, with what was found of interactions; the summary, None after a stop."""
     job = of.job
-    trainer = _trainer(job)
+    trainer = training.trainer_of(job)
     restored = checkpoint.latest(of.path / folder.CHECKPOINTS, optimise.start(trainer))
     state = optimise.start(trainer) if restored is None else restored.tree
-    state = _train(job, trainer, state, of.path, of.metrics, of.tracker, of.stop)
+    state = training.train(job, trainer, state, path=of.path, metrics=of.metrics, tracker=of.tracker, stop=of.stop)
     if of.stop():
         return None
     measured = _evaluate(of, trainer, state)
     if measured is None:
         return None
-    summary = _summary(job, trainer, state, _interaction_findings(job, results), measured)
     stages = {
         EVALUATION,
         *([] if job.config.meta.steps == 0 else [TRAINING]),
         *([] if results is None else [INTERACTIONS]),
     }
+    found = [*_interaction_findings(job, results)]
+    if job.config.second_order.seeds and job.config.meta.steps:
+        shares = second_order.run(
+            job, of.path, np.asarray(state.levers), evaluation=measured, tracker=of.tracker, stop=of.stop
+        )
+        if shares is None:
+            return None
+        measured["findings"] += second_order.findings(job, shares)
+        stages.add(second_order.STAGE)
+    if job.config.performativity.rounds:
+        turned = optimise.levers_of(trainer, state) if job.config.meta.steps else None
+        points = performativity.run(job, of.path, trained=turned, tracker=of.tracker, stop=of.stop)
+        if points is None:
+            return None
+        measured["findings"] += performativity.findings(job, points)
+        stages.add(performativity.STAGE)
+    summary = _summary(job, trainer, state, found, measured)
     analysed = ("externality", "emergence", *(("interaction", "side_effect") if results is None else ()))
     more = [each for each in of.before.get("findings", []) if each["kind"] in analysed]
     return summary | {
         "stages": sorted({*stages, *of.before.get("stages", ())}),
         "findings": [*summary["findings"], *more],
     }
-
-
-def _train(job: Job, trainer, state, path: Path, metrics, tracker, stop: Callable[[], bool]):
-    config = job.config
-    total, begun = config.meta.steps, int(state.step)
-    if begun >= total:
-        return state
-    labels = vector.names(job.inputs.levers)
-    with progress.progress(total, "training", done=begun) as meter:
-        while int(state.step) < total and not stop():
-            index = int(state.step)
-            clock = time.perf_counter()
-            state, told = optimise.step(trainer, state)
-            row = _training_row(job, labels, state, told)
-            metrics.append({"stage": TRAINING, "meta_step": index, **folder.plain(row)})
-            tracker.log(index, {**row, "perf/seconds_per_meta_step": time.perf_counter() - clock})
-            last = index + 1 == total
-            if last or (index + 1) % config.checkpoint.every == 0 or stop():
-                meta = {"name": config.name}
-                checkpoint.save(path / folder.CHECKPOINTS, index + 1, state, meta, keep=config.checkpoint.keep)
-            meter.advance(1, utility=told.utility)
-    return state
-
-
-def _training_row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "meta/utility": told.utility,
-        "meta/audited": int(told.told.get("fresh", 0)),
-        "meta/cosine": told.told.get("cosine", math.nan),
-    }
-    nothing = np.full(len(labels), math.nan)
-    pathwise, sampled, error, weight = (
-        told.told.get(name, nothing) for name in ("pathwise", "audited", "audited_error", "weight")
-    )
-    for b, block in enumerate(passing.blocks(job.ecosystem)):
-        if "growth" in told.told:
-            row[f"growth/{block}"] = told.told["growth"][b]
-            row[f"passing/{block}"] = told.told["passing"][b]
-    for k, name in enumerate(NAMES):
-        row[f"ecosystem/{name}"] = told.values[k]
-        row[f"baseline/{name}"] = told.baseline[k]
-    for c, name in enumerate(job.config.meta.keep):
-        row[f"constraint/{name}"] = told.violation[c]
-        row[f"multiplier/{name}"] = float(state.multipliers[c])
-    values = np.asarray(state.levers)
-    meaningful = meaningful_levers(job, vector.unflat(job.inputs.levers)(state.levers))
-    for p, label in enumerate(labels):
-        row[f"levers/{label}"] = meaningful[label]
-        row[f"levers_unconstrained/{label}"] = values[p]
-        row[f"gradient/{label}"] = told.gradient[p]
-        row[f"gradient_error/{label}"] = told.error[p]
-        row[f"audit/{label}/pathwise"] = pathwise[p]
-        row[f"audit/{label}/sampled"] = sampled[p]
-        row[f"audit/{label}/error"] = error[p]
-        row[f"audit/{label}/weight"] = weight[p]
-    return row
-
-
-def meaningful_levers(job: Job, levers: Levers) -> dict[str, float]:
-    """Levers in their meaningful range by `algorithm/lever`, those that are arrays by `algorithm/lever/0` and on."""
-    result = {}
-    for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True):
-        for lever, value in levers[name].items():
-            entries = np.asarray(algorithm.bounds[lever].forward(value)).ravel()
-            result |= zip(_entries(f"{name}/{lever}", entries.size), map(float, entries), strict=True)
-    return result
-
-
-def lever_units(job: Job) -> dict[str, str]:
-    """Units of the levers, by the names of `meaningful_levers`."""
-    return {
-        entry: algorithm.bounds[lever].unit
-        for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True)
-        for lever, value in algorithm.levers.items()
-        for entry in _entries(f"{name}/{lever}", np.size(value))
-    }
-
-
-def _entries(name: str, size: int) -> list[str]:
-    """Names of the entries of a lever, as `vector.names` gives them."""
-    return [name] if size == 1 else [f"{name}/{i}" for i in range(size)]
 
 
 # ---- evaluation
@@ -457,11 +376,17 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
     }
     confidence = job.config.interactions.confidence
     told = {name: evaluation.told(values, here, trainer.goal, confidence=confidence) for name, values in others.items()}
+    found = [
+        findings.transfer(
+            evaluation.surviving(values, here, trainer.goal, confidence=confidence), where=name, confidence=confidence
+        )
+        for name, values in others.items()
+    ]
     row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
     step = int(state.step)
     of.metrics.append({"stage": EVALUATION, "meta_step": step, **folder.plain(row)})
     of.tracker.log(step, row)
-    return {**here, "transfer": told}
+    return {**here, "transfer": told, "findings": found}
 
 
 def _summary(
@@ -483,12 +408,12 @@ def _summary(
             kept=list(config.meta.keep),
             confidence=confidence,
         )
-        found = [*found, *([] if trained is None else [trained])]
+        found = [*found, *([] if trained is None else [trained]), *measured["findings"]]
     levels = {when: statistics.estimate(values, confidence) for when, values in (("before", before), ("after", after))}
     levels["change"] = change
-    turned = meaningful_levers(job, optimise.levers_of(trainer, state))
-    default = meaningful_levers(job, trainer.baseline)
-    units = lever_units(job)
+    turned = training.meaningful_levers(job, optimise.levers_of(trainer, state))
+    default = training.meaningful_levers(job, trainer.baseline)
+    units = training.lever_units(job)
     return {
         **_common(job),
         "seeds": {
@@ -496,7 +421,7 @@ def _summary(
             "meta_steps": config.meta.steps,
         },
         "objectives": {
-            name: {**_words(name), **{when: _interval(level, k) for when, level in levels.items()}}
+            name: {**_words(name), **{when: evaluation.interval(level, k) for when, level in levels.items()}}
             for k, name in enumerate(NAMES)
         },
         "transfer": measured["transfer"],

@@ -3,7 +3,8 @@
 Three points and the default are compared on the same fresh seeds of the sampled model, the seeds of the final evaluation: `naive`
 after one retraining on the data of the default levers, `stable` where repeated retraining ended, and `trained`, the levers of
 meta-training, once there are any. Retraining follows one-step derivatives of the expected mode; every one starts at the default
-levers, inside a box around them, so that it depends on the data alone.
+levers, inside a box around them, so that it depends on the data alone. What a team's metric gains must pay for moving the levers,
+too: without a cost whatever always improves it goes to the edge of the box, and naive and stable are one corner.
 
 `performativity.npz` holds the points and what was measured there. Trained levers that come later, or others, are measured and
 added.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -110,10 +112,14 @@ def run(
 
 def gaps(arrays: Mapping[str, np.ndarray], *, confidence: float) -> dict[tuple[str, str], Estimate]:
     """Paired gaps of all outcomes [J + A] between neighbouring points, first minus second."""
+    values = dict(zip(map(str, arrays["points"]), np.asarray(arrays["values"], np.float64), strict=True))
+    return {(a, b): estimate(values[a] - values[b], confidence) for a, b in _pairs(arrays)}
+
+
+def _pairs(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Neighbouring points that are there."""
     there = [str(point) for point in arrays["points"]]
-    values = dict(zip(there, np.asarray(arrays["values"], np.float64), strict=True))
-    pairs = [pair for pair in ((DEFAULT, NAIVE), (NAIVE, STABLE), (STABLE, TRAINED)) if set(pair) <= set(there)]
-    return {(a, b): estimate(values[a] - values[b], confidence) for a, b in pairs}
+    return [pair for pair in pairwise(POINTS) if set(pair) <= set(there)]
 
 
 def goal_gaps(
@@ -121,14 +127,13 @@ def goal_gaps(
 ) -> dict[tuple[str, str], Estimate]:
     """As `gaps`, of the goal's weighted relative change against the default (without its constraints); scalars."""
     goal = constraints.goal(minimise, {})
-    per = {pair: None for pair in gaps(arrays, confidence=confidence)}
     values = np.asarray(arrays["values"], np.float64)[..., : len(NAMES)]
     baseline = values[0].mean(axis=0)
     utilities = {
         str(point): np.array([constraints.utility(each, baseline, goal) for each in some])
         for point, some in zip(arrays["points"], values, strict=True)
     }
-    return {(a, b): estimate(utilities[a] - utilities[b], confidence) for a, b in per}
+    return {(a, b): estimate(utilities[a] - utilities[b], confidence) for a, b in _pairs(arrays)}
 
 
 def _measured(job: Job, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
@@ -166,6 +171,8 @@ def _measured(job: Job, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
     slopes = jax.jit(performative.slopes(expected, steps=job.config.steps))
     what = {"players": compact, "weights": weights[playing]}
     slope = performative.slope(slopes, job.inputs, **what, key=stream(key, "retraining"), keys=config.seeds)
+    price = 2.0 * config.cost / config.radius**2
+    slope = performative.charged(slope, start, players=turner, price=price)
 
     stops.heed(stop)
     progress.say(f"retraining of {len(playing)} teams on their own data, {config.rounds} rounds at most")
@@ -305,8 +312,8 @@ def course(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def findings(job: Job, arrays: Mapping[str, np.ndarray]) -> list[Finding]:
-    """What repeated retraining, and training through the dynamics, did to the goal; none where nobody plays."""
-    if "path" not in arrays:
+    """What repeated retraining, and training through the dynamics, did to the goal; none where nobody plays, or for nothing."""
+    if "path" not in arrays or not job.config.meta.minimise:
         return []
     confidence = job.config.interactions.confidence
     found = goal_gaps(arrays, job.config.meta.minimise, confidence=confidence)

@@ -24,6 +24,7 @@ from mamba.runs.sections.change import change_section
 from mamba.runs.sections.corners import corners_section
 from mamba.runs.sections.emergence import emergence_section
 from mamba.runs.sections.externalities import externalities_section
+from mamba.runs.sections.growth import growth_section
 from mamba.runs.sections.interactions import interactions_section
 from mamba.runs.sections.sensitivities import sensitivities_section
 from mamba.runs.sections.shared import (
@@ -41,6 +42,7 @@ from mamba.runs.sections.shared import (
     value_of,
 )
 from mamba.runs.sections.training import training_section
+from mamba.runs.sections.transfer import transfer_section
 from mamba.runs.sections.warnings import warnings_section
 
 PAGE, SCRIPT = "index.html", "plotly.min.js"
@@ -51,6 +53,7 @@ SIZES = {
     "interaction": ("Interaction on ", None),
     "externality": ("", "% for each 1 %"),
     "emergence": ("Way up less way down, ", None),
+    "transfer": ("Share of the gain, ", "of the gain at home"),
 }
 KINDS_OF_FINDING = {
     "interaction": "Interaction",
@@ -58,6 +61,7 @@ KINDS_OF_FINDING = {
     "externality": "Externality",
     "emergence": "Tipping points",
     "training": "Training",
+    "transfer": "Elsewhere",
 }
 
 
@@ -94,7 +98,11 @@ def _page(view: View, source: str) -> str:
     drawn = Figures()
     sections = [
         ("findings", "Headline findings", _findings(view)),
-        ("change", "Before and after meta-training", change_section(view, drawn)),
+        (
+            "change",
+            "Before and after meta-training",
+            join([change_section(view, drawn), transfer_section(view)]),
+        ),
         ("interactions", "Who interacts with whom", interactions_section(view, drawn)),
         (
             "externalities",
@@ -107,7 +115,7 @@ def _page(view: View, source: str) -> str:
             join([emergence_section(view, drawn), corners_section(view, drawn), warnings_section(view, drawn)]),
         ),
         ("training", "Training", training_section(view, drawn)),
-        ("audit", "Gradient audit", audit_section(view, drawn)),
+        ("audit", "Gradient audit", join([audit_section(view, drawn), growth_section(view)])),
         ("repeat", "How to repeat it", _repeat(view, source)),
         ("limits", "What was not varied", _limits(view)),
         ("reading", "How to read this page", _reading(view)),

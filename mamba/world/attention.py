@@ -140,7 +140,7 @@ def sampled_attention(
         depth_draw: [U] uniform draws behind the depth of the session.
 
     Returns:
-        [C, U] float32, 1 where the candidate exists and is examined.
+        [C, U], 1 where the candidate exists and is examined.
     """
     exists = exist_draw < existence
     # An exponential race: ordering arrivals is ordering score + Gumbel noise, at one logarithm instead of two.

@@ -15,7 +15,7 @@ from mamba.fields import setting
 
 @struct.dataclass
 class WorldParameters:
-    """Tier-2 numbers: traced, so that a sweep over them does not recompile. Every leaf is a float32 scalar under trace.
+    """Tier-2 numbers: traced, so that a sweep over them does not recompile. Every leaf is a scalar array under trace.
 
     References:
         Friedkin and Johnsen 1990 (anchoring); Deffuant et al. 2000 (bounded confidence); Pennycook and Rand 2022 and
@@ -128,5 +128,5 @@ class WorldParameters:
 
 
 def as_arrays(parameters: WorldParameters) -> WorldParameters:
-    """Turns every number into a float32 scalar array (a Python number in a traced tree would compile twice)."""
+    """Turns every number into a scalar array of jax's default precision (a Python number in a tree would compile twice)."""
     return jax.tree.map(lambda number: jnp.asarray(number, float), parameters)

@@ -37,7 +37,7 @@ def bern(probability: Array, uniform: Array, mode: Mode) -> Array:
         mode: see the module docstring.
 
     Returns:
-        [...] float32: 0 or 1 in `sampled`, the probability in `expected`.
+        [...]: 0 or 1 in `sampled`, the probability in `expected`.
     """
     if mode == "expected":
         return probability

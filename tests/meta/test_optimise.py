@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from mamba import ecosystem as eco
-from mamba.meta import estimators, evolution, optimise
-from mamba.meta.settings import MetaConfig
+from mamba.algorithms import registry
+from mamba.meta import estimators, evolution, optimise, players, systems, vector
+from mamba.meta.settings import ESTIMATORS, MetaConfig
 from mamba.objectives import NAMES
+from mamba.types import Sizes
 
 ENGAGEMENT, TOXIC = NAMES.index("engagement_per_user"), NAMES.index("toxic_exposure_per_user")
 LEVERS = {"a": {"x": jnp.float32(0.0), "y": jnp.float32(0.0)}}
@@ -112,3 +114,105 @@ def test_the_state_is_all_there_is_to_remember():
         copied, again = optimise.step(trainer, copied)
         np.testing.assert_array_equal(np.asarray(state.levers), np.asarray(copied.levers))
         np.testing.assert_array_equal(told.gradient, again.gradient)
+
+
+# ---- players, some teams only, several worlds ------------------------------------------------------------------------
+
+
+PLATFORM = eco.make(
+    {"a": registry.make("engagement"), "b": registry.make("demotion")}, sizes=Sizes(users=10, creators=2)
+)
+
+
+def _platform(**settings):
+    """Two teams with four and two levers; outcomes are linear in the levers, and larger in some worlds."""
+    inputs = eco.inputs(PLATFORM, None)
+    names = systems.outcome_names(PLATFORM)
+    rng = np.random.default_rng(0)
+    slope = rng.uniform(0.5, 1.0, (len(names), vector.flat(inputs.levers).size))
+    config = MetaConfig(**{"steps": 3, "keep": {}, "audit_every": 0, "constraint_seeds": 2} | settings)
+    seen = []
+
+    def evaluate(members):
+        away = np.asarray(jax.vmap(vector.flat)(members.levers)) - np.asarray(vector.flat(inputs.levers))
+        if members.parameters is None:
+            return 10.0 + away @ slope.T
+        harm = np.asarray(members.parameters.wellbeing_toxicity)[:, None] / 0.06
+        return 10.0 + away @ slope.T * harm
+
+    def differentiate(key, theta, state, rows=None, worlds=None):
+        seen.append(worlds)
+        jacobian = rows @ slope
+        return estimators.Gradient(np.zeros(len(names)), jacobian, np.zeros(jacobian.shape), {}), state
+
+    estimator = estimators.Estimator(lambda theta: (), differentiate)
+    own = players.own_metrics(PLATFORM, {"a": "engagement_per_user", "b": "polarisation"})
+    trainer = optimise.trainer(
+        PLATFORM, inputs, config, steps=1, evaluate=evaluate, key=jax.random.key(0), own=own, estimator=estimator
+    )
+    return trainer, vector.owner(PLATFORM, inputs.levers), slope, seen
+
+
+def test_only_the_named_teams_move():
+    trainer, owner, _, _ = _platform(only=("b",), optimizer="adamw")
+    state, _ = _train(trainer)
+    moved = np.asarray(state.levers) - np.asarray(vector.flat(trainer.baseline))
+    assert np.all(moved[owner == 0] == 0.0) and np.all(np.abs(moved[owner == 1]) > 0)
+
+
+def test_players_follow_their_own_metric_and_nothing_is_summed():
+    trainer, owner, slope, _ = _platform(goal="own")
+    _, report = optimise.step(trainer, optimise.start(trainer))
+    names = systems.outcome_names(PLATFORM)
+    level = 10.0  # every metric, relative to its level; engagement is to rise
+    a, b = -slope[names.index("engagement_per_user")] / level, slope[names.index("polarisation")] / level
+    np.testing.assert_allclose(report.gradient, np.where(owner == 0, a, b), rtol=1e-6)
+
+
+def test_robust_training_looks_at_the_worst_worlds():
+    trainer, _, _, seen = _platform(spread={"wellbeing_toxicity": 0.5}, worlds=8, level=0.75)
+    state = optimise.start(trainer)
+    state = state._replace(levers=state.levers + 1.0)  # harms have risen, so the goal is worse where they weigh more
+    optimise.step(trainer, state)
+    (worlds,) = seen
+    assert worlds.weights.sum() == pytest.approx(1.0) and len(worlds.weights) == 2  # the worst quarter of eight
+    assert worlds.samples.wellbeing_toxicity.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"only": ("c",)}, "only: no algorithm is called 'c'. Known: a, b"),
+        ({"spread": {"gravity": 0.1}}, "no world parameter is called 'gravity'"),
+        ({"minimise": {"fun": 1.0}}, "no objective is called 'fun'"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        _platform(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"through": {"c": False}}, "through: no algorithm is called 'c'. Known: a, b"),
+        ({"estimator": "es", "through": {"a": False}}, "estimator es cannot stop derivatives"),
+        ({"estimator": "pes", "window": 9}, "window = 9 must be between 1 and the 4 steps"),
+    ],
+)
+def test_estimators_that_cannot_be_made_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        optimise.estimator_of(
+            PLATFORM, eco.inputs(PLATFORM, None), MetaConfig(**settings), steps=4, evaluate=lambda members: members,
+            key=jax.random.key(0),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_can_be_named(name):
+    config = MetaConfig(estimator=name, window=2)
+    inputs = eco.inputs(PLATFORM, None)
+    made = optimise.estimator_of(
+        PLATFORM, inputs, config, steps=4, evaluate=lambda members: members, key=jax.random.key(0)
+    )
+    assert isinstance(made, estimators.Estimator)

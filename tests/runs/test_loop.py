@@ -21,7 +21,7 @@ from mamba import members as members_of
 from mamba.algorithms.base import Algorithm, between, positive
 from mamba.meta import vector
 from mamba.objectives import NAMES
-from mamba.runs import analysis, loop
+from mamba.runs import analysis, loop, training
 from mamba.runs import folder as folders
 from mamba.runs.config import config_digest, dump_yaml, load_config
 from mamba.runs.errors import UserError
@@ -329,14 +329,12 @@ def test_every_stage_sends_chunks_of_the_configured_size(monkeypatch, capsys):
         asked.append((chunk, limit > 2**20))
         return members_of.Compiled(None, chunk, 3 * 2**20)
 
-    values = np.zeros((1, 5, len(NAMES)))
+    values = np.zeros((1, 5, len(NAMES) + 3))  # objectives, and own losses of three algorithms
     monkeypatch.setattr(members_of, "compiled", compiled)
     monkeypatch.setattr(members_of, "in_chunks", lambda *given, chunk, done: asked.append(chunk) or values)
     job = loop.prepare(_config("--chunk=5"))
-    assert (
-        job.evaluate(None).shape == (1, len(NAMES) + len(job.ecosystem.names))
-        and job.measure(None).shape == values.shape
-    )
+    assert job.evaluate(None).shape == (1, len(NAMES) + 3)
+    assert job.measure(None).shape == (1, 5, len(NAMES))
     assert asked == [(5, True), 5, 5]  # without a warm-up one program serves both
     assert "rollouts go in chunks of 5; predicted memory 3 MiB" in capsys.readouterr().err
 
@@ -446,10 +444,17 @@ def test_levers_that_are_arrays_have_a_name_for_each_entry():
     bounds = {"offsets": between(-1.0, 1.0, "logits"), "strength": positive("per step")}
     levers = {"offsets": np.zeros(3, np.float32), "strength": np.float32(0.0)}
     algorithm = Algorithm("many", levers, bounds)
-    job = SimpleNamespace(ecosystem=SimpleNamespace(names=("a",), algorithms=(algorithm,)))
-    given = {"a": {"offsets": jnp.asarray([-1.0, 0.0, 1.0]), "strength": jnp.float32(0.5)}}
-    meaningful = loop.meaningful_levers(job, given)
-    assert list(meaningful) == vector.names(given) == ["a/offsets/0", "a/offsets/1", "a/offsets/2", "a/strength"]
+    given = {
+        "a": {"offsets": jnp.asarray([-1.0, 0.0, 1.0]), "strength": jnp.float32(0.5)},
+        "policy": {"hidden": jnp.asarray([[2.0, 3.0]])},
+    }
+    ecosystem = SimpleNamespace(names=("a",), algorithms=(algorithm,))
+    job = SimpleNamespace(ecosystem=ecosystem, inputs=SimpleNamespace(levers=given))
+    meaningful = training.meaningful_levers(job, given)
+    names = ["a/offsets/0", "a/offsets/1", "a/offsets/2", "a/strength", "policy/hidden/0", "policy/hidden/1"]
+    assert list(meaningful) == vector.names(given) == names
     assert all(type(value) is float for value in meaningful.values())
-    np.testing.assert_allclose(list(meaningful.values()), [-np.tanh(0.5), 0.0, np.tanh(0.5), np.exp(0.5)], atol=1e-6)
-    assert loop.lever_units(job) == {**dict.fromkeys(list(meaningful)[:3], "logits"), "a/strength": "per step"}
+    wanted = [-np.tanh(0.5), 0.0, np.tanh(0.5), np.exp(0.5), 2.0, 3.0]  # weights of a policy as they are
+    np.testing.assert_allclose(list(meaningful.values()), wanted, atol=1e-6)
+    units = ["logits", "logits", "logits", "per step", "network weight", "network weight"]
+    assert training.lever_units(job) == dict(zip(names, units, strict=True))

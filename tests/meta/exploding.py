@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from helpers import SIZES, population, small
+from helpers import SIZES, population
 
 from mamba import ecosystem as eco
-from mamba.algorithms import features, logistic
+from mamba.algorithms import features, logistic, registry
 from mamba.algorithms.base import Algorithm, Rank, between, levers_from, real
+from mamba.world.mechanisms import Mechanisms
 
 NAME = "descent"
-STABLE, UNSTABLE = 0.3, 12.0
+UNSTABLE = 12.0  # a stable rate is 0.3
 
 
 def descent(rate: float) -> Algorithm:
@@ -42,12 +42,22 @@ def descent(rate: float) -> Algorithm:
         value, slope = jax.value_and_grad(loss)(learned)
         return learned - rate * slope, value
 
-    return Algorithm("engagement", levers_from({"sharpness": 6.0, "glitter": 0.0}, bounds), bounds, init, rank=rank, learn=learn)
+    return Algorithm(
+        "engagement", levers_from({"sharpness": 6.0, "glitter": 0.0}, bounds), bounds, init, rank=rank, learn=learn
+    )
 
 
 def platform(rate: float) -> eco.Ecosystem:
     """The ranker beside stable kinds."""
-    return eco.make({NAME: descent(rate), "two_tower": small("two_tower"), "removal": small("removal")}, sizes=SIZES)
+    return eco.make(
+        {
+            NAME: descent(rate),
+            "popularity": registry.make("popularity", proposals=0),
+            "removal": registry.make("removal"),
+        },
+        sizes=SIZES,
+        mechanisms=Mechanisms(contagion="none", rewiring="none"),
+    )
 
 
 def inputs(ecosystem: eco.Ecosystem) -> eco.Inputs:

@@ -1,0 +1,160 @@
+"""The training stage: meta-steps with checkpoints, a row of `metrics.jsonl` for each, and levers in words."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mamba import passing, policies
+from mamba.meta import growth, optimise, players, vector
+from mamba.objectives import NAMES
+from mamba.runs import checkpoint, folder, progress
+from mamba.runs.errors import UserError
+from mamba.runs.job import Job
+from mamba.runs.tracking import Tracker
+from mamba.streams import stream
+from mamba.types import Levers
+
+STAGE = "training"
+
+
+def trainer_of(job: Job) -> optimise.Trainer:
+    """The trainer that a configuration asks for.
+
+    Raises:
+        UserError: settings that contradict each other.
+    """
+    try:
+        return optimise.trainer(
+            job.ecosystem,
+            job.inputs,
+            job.config.meta,
+            steps=job.config.steps,
+            evaluate=job.evaluate,
+            key=stream(job.key, STAGE),
+            own=players.own_metrics(job.ecosystem, job.config.sensitivities.own),
+        )
+    except ValueError as error:
+        raise UserError(f"meta.{error}") from error
+
+
+def train(
+    job: Job,
+    trainer: optimise.Trainer,
+    state: optimise.TrainingState,
+    *,
+    path: Path,
+    metrics: folder.MetricsLog,
+    tracker: Tracker,
+    stop: Callable[[], bool],
+) -> optimise.TrainingState:
+    """Meta-steps until all are done or a signal asks to stop; every state that is left behind is saved."""
+    config = job.config
+    total, begun = config.meta.steps, int(state.step)
+    if begun >= total:
+        return state
+    labels = vector.names(job.inputs.levers)
+    open_blocks = [name for name in passing.blocks(job.ecosystem) if not _closed(config.meta.through, name)]
+    with progress.progress(total, "training", done=begun) as meter:
+        while int(state.step) < total and not stop():
+            index = int(state.step)
+            clock = time.perf_counter()
+            passed = open_blocks
+            state, told = optimise.step(trainer, state)
+            open_blocks = _open_blocks(job, told, passed)
+            if passed and passed != open_blocks:
+                closed = [name for name in passed if name not in open_blocks]
+                progress.say(
+                    f"meta-step {index}: derivatives explode through {', '.join(closed)} (more than tenfold in "
+                    f"{growth.WINDOW} steps), so none passes there from now on; the audits tell what is lost"
+                )
+            row = _row(job, labels, state, told)
+            metrics.append({"stage": STAGE, "meta_step": index, **folder.plain(row)})
+            tracker.log(index, {**row, "perf/seconds_per_meta_step": time.perf_counter() - clock})
+            last = index + 1 == total
+            if last or (index + 1) % config.checkpoint.every == 0 or stop():
+                meta = {"name": config.name}
+                checkpoint.save(path / folder.CHECKPOINTS, index + 1, state, meta, keep=config.checkpoint.keep)
+            meter.advance(1, utility=told.utility)
+    return state
+
+
+def _closed(through: Mapping[str, bool], block: str) -> bool:
+    return block.startswith(passing.LEARNER) and not through.get(block.removeprefix(passing.LEARNER), True)
+
+
+def _open_blocks(job: Job, told: optimise.Report, before: list[str]) -> list[str]:
+    """Blocks that derivatives pass; those before where the estimator does not say."""
+    if "passing" not in told.told:
+        return before
+    names = passing.blocks(job.ecosystem)
+    return [name for name, share in zip(names, told.told["passing"], strict=True) if share > 0]
+
+
+def _row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "meta/utility": told.utility,
+        "meta/audited": int(told.told.get("fresh", 0)),
+        "meta/cosine": told.told.get("cosine", math.nan),
+    }
+    nothing = np.full(len(labels), math.nan)
+    pathwise, sampled, error, weight = (
+        told.told.get(name, nothing) for name in ("pathwise", "audited", "audited_error", "weight")
+    )
+    for b, block in enumerate(passing.blocks(job.ecosystem)):
+        if "growth" in told.told:
+            row[f"growth/{block}"] = told.told["growth"][b]
+            row[f"passing/{block}"] = told.told["passing"][b]
+    for k, name in enumerate(NAMES):
+        row[f"ecosystem/{name}"] = told.values[k]
+        row[f"baseline/{name}"] = told.baseline[k]
+    for c, name in enumerate(job.config.meta.keep):
+        row[f"constraint/{name}"] = told.violation[c]
+        row[f"multiplier/{name}"] = float(state.multipliers[c])
+    values = np.asarray(state.levers)
+    meaningful = meaningful_levers(job, vector.unflat(job.inputs.levers)(state.levers))
+    for p, label in enumerate(labels):
+        row[f"levers/{label}"] = meaningful[label]
+        row[f"levers_unconstrained/{label}"] = values[p]
+        row[f"gradient/{label}"] = told.gradient[p]
+        row[f"gradient_error/{label}"] = told.error[p]
+        row[f"audit/{label}/pathwise"] = pathwise[p]
+        row[f"audit/{label}/sampled"] = sampled[p]
+        row[f"audit/{label}/error"] = error[p]
+        row[f"audit/{label}/weight"] = weight[p]
+    return row
+
+
+def meaningful_levers(job: Job, levers: Levers) -> dict[str, float]:
+    """Levers in their meaningful range, by the names of `vector.names`; the weights of a policy as they are."""
+    result = {}
+    for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True):
+        for lever, value in levers[name].items():
+            entries = np.asarray(algorithm.bounds[lever].forward(value)).ravel()
+            result |= zip(_entries(f"{name}/{lever}", entries.size), map(float, entries), strict=True)
+    for layer, value in levers.get(policies.NAME, {}).items():
+        entries = np.asarray(value).ravel()
+        result |= zip(_entries(f"{policies.NAME}/{layer}", entries.size), map(float, entries), strict=True)
+    return result
+
+
+def lever_units(job: Job) -> dict[str, str]:
+    """Units of the levers, by the names of `meaningful_levers`."""
+    units = {
+        entry: algorithm.bounds[lever].unit
+        for name, algorithm in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True)
+        for lever, value in algorithm.levers.items()
+        for entry in _entries(f"{name}/{lever}", np.size(value))
+    }
+    network = job.inputs.levers.get(policies.NAME, {})
+    return units | dict.fromkeys(vector.names({policies.NAME: network}), "network weight")
+
+
+def _entries(name: str, size: int) -> list[str]:
+    """Names of the entries of a lever, as `vector.names` gives them."""
+    return [name] if size == 1 else [f"{name}/{i}" for i in range(size)]
