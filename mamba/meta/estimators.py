@@ -569,7 +569,12 @@ def _following(online: Online, system: System, context: Any, *, root: Array) -> 
         if worlds is not None:
             raise ValueError("an estimator that follows one long life does so in one world: use pathwise, hybrid or es")
         given = np.eye(len(system.outcomes)) if rows is None else rows
-        values, slopes, state = advance(context, *_floats(theta, given), state, root, key)
+        point, weights = _floats(theta, given)
+        values, slopes, state = advance(context, point, weights, state, root, key)
         return averaged(np.asarray(values), np.asarray(slopes)), state
 
-    return Estimator(lambda theta: online.init(context, *_floats(theta), root), estimate)
+    def init(theta: np.ndarray) -> Life:
+        (point,) = _floats(theta)
+        return online.init(context, point, root)
+
+    return Estimator(init, estimate)

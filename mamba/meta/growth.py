@@ -178,7 +178,7 @@ def inspect(
         alone[b] = factors(look(only))[b]
     for b in sorted(alone, key=lambda b: -alone[b]):
         if alone[b] > limit:
-            close(b)
+            close(int(b))
     seen = look(passed) if closed else seen
     while len(suspects := np.flatnonzero((passed > 0) & (rising(seen) > limit))):
         left = {}
@@ -186,7 +186,7 @@ def inspect(
             without = passed.copy()
             without[b] = 0.0
             left[b] = factors(look(without)).max()
-        close(min(suspects, key=lambda b: left[b]))
+        close(int(min(suspects, key=lambda b: left[b])))
         seen = look(passed)
     return Growth(first, passed, tuple(closed))
 

@@ -22,7 +22,7 @@ from mamba.interactions.statistics import Estimate
 from mamba.interactions.verdicts import VERDICTS
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import figures, folder, progress
-from mamba.runs.config import RunConfig, config_digest
+from mamba.runs.config import APART, SERVICES, RunConfig, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
 from mamba.runs.stops import Stopped, counted, heed
@@ -36,7 +36,7 @@ ALL_BUT_CONFIDENCE = tuple(
 )
 # What the values of the factorial do not depend on.
 _INDIFFERENT = (
-    *("name", "chunk", "meta", "sensitivities", "emergence", "evaluation", "log", "checkpoint"),
+    *(*SERVICES, *(section for section in APART if section != STAGE), "meta", "evaluation"),
     *(
         f"interactions.{name}"
         for name in ("confidence", "false_discovery_rate", "resolution", "background", "index", "learning_pairs")

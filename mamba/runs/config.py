@@ -36,6 +36,10 @@ from mamba.scenarios.settings import ScenarioConfig
 from mamba.world.mechanisms import Mechanisms
 from mamba.world.parameters import WorldParameters
 
+# Sections that decide nothing but their own stage's results, and those that decide no result at all: a stage leaves the others' out
+# of the digest that tells whether its file is still of this configuration.
+APART = ("interactions", "sensitivities", "emergence", "second_order", "performativity", "pareto")
+SERVICES = ("name", "chunk", "log", "checkpoint")
 MOST_ALGORITHMS = 16  # that an interaction analysis takes: no larger design of resolution V is built in
 FAMILIES: dict[Family, str] = {"recommenders": "recommender", "moderators": "moderator"}
 

@@ -22,7 +22,7 @@ from mamba.interactions.findings import Finding, tipping_point
 from mamba.interactions.statistics import estimate
 from mamba.objectives import NAMES
 from mamba.runs import analysis, folder, progress, stops
-from mamba.runs.config import config_digest
+from mamba.runs.config import APART, SERVICES, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, layout
 from mamba.runs.tracking import Tracker
@@ -31,7 +31,8 @@ from mamba.streams import stream
 STAGE = "emergence"
 FILE = "emergence.npz"
 _INDIFFERENT = (
-    *("name", "chunk", "meta", *analysis.ALL_BUT_CONFIDENCE, "sensitivities", "evaluation", "log", "checkpoint"),
+    *(*SERVICES, *(section for section in APART if section not in (STAGE, analysis.STAGE)), "meta", "evaluation"),
+    *analysis.ALL_BUT_CONFIDENCE,
 )
 _GROWTH_SEEDS = 4
 _FEWEST = 6  # seeds of a scan: below, the limit of Student's t for all its gaps at once is out of reach

@@ -26,7 +26,7 @@ from mamba.meta import constraints, descent, fronts, pareto, vector
 from mamba.meta.settings import ParetoConfig
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import analysis, evaluation, folder, progress, stops, training
-from mamba.runs.config import config_digest
+from mamba.runs.config import APART, SERVICES, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, layout
 from mamba.runs.pictures import fronts as pictures
@@ -39,7 +39,7 @@ FILE, PART = "pareto.npz", "pareto.part.npz"
 BASELINE, EVEN, TRAINED = "baseline", "even", "trained"
 # Of the interaction analysis it shares the confidence.
 _INDIFFERENT = (
-    *("name", "chunk", "emergence", "sensitivities", "performativity", "second_order", "log", "checkpoint"),
+    *(*SERVICES, *(section for section in APART if section not in (STAGE, "interactions"))),
     *(f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"),
     *("evaluation.transfer", "meta.steps", "meta.minimise", "meta.goal", "meta.spread", "meta.worlds", "meta.level"),
 )

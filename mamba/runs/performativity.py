@@ -31,7 +31,7 @@ from mamba.meta import constraints, performative, players, systems, vector
 from mamba.meta.settings import PerformativityConfig
 from mamba.objectives import NAMES
 from mamba.runs import analysis, evaluation, folder, progress, stops
-from mamba.runs.config import config_digest
+from mamba.runs.config import APART, SERVICES, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
 from mamba.runs.tracking import Tracker
@@ -43,7 +43,7 @@ FILE = "performativity.npz"
 DEFAULT, NAIVE, STABLE, TRAINED = POINTS = ("default", "naive", "stable", "trained")
 # Of the interaction analysis it shares the confidence, of the derivatives what teams are paid for.
 _INDIFFERENT = (
-    *("name", "chunk", "emergence", "log", "checkpoint"),
+    *(*SERVICES, *(section for section in APART if section not in (STAGE, "interactions", "sensitivities"))),
     *(f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"),
     *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
     "evaluation.transfer",
@@ -273,7 +273,7 @@ def _meaningful(job: Job, theta: np.ndarray) -> np.ndarray:
 
 def _units(job: Job) -> list[str]:
     bounds = {name: each.bounds for name, each in zip(job.ecosystem.names, job.ecosystem.algorithms, strict=True)}
-    parts = (name.split("/") for name in vector.names(job.inputs.levers))
+    parts = ((*name.split("/"), "") for name in vector.names(job.inputs.levers))
     return [bounds[first][second].unit if first in bounds else "" for first, second, *_ in parts]
 
 

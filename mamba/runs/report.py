@@ -26,6 +26,8 @@ from mamba.runs.sections.emergence import emergence_section
 from mamba.runs.sections.externalities import externalities_section
 from mamba.runs.sections.growth import growth_section
 from mamba.runs.sections.interactions import interactions_section
+from mamba.runs.sections.performativity import performativity_section
+from mamba.runs.sections.second_order import second_order_section
 from mamba.runs.sections.sensitivities import sensitivities_section
 from mamba.runs.sections.shared import (
     Figures,
@@ -61,6 +63,8 @@ KINDS_OF_FINDING = {
     "externality": "Externality",
     "emergence": "Tipping points",
     "training": "Training",
+    "second_order": "Second-order effects",
+    "performativity": "Retraining",
     "transfer": "Elsewhere",
 }
 
@@ -115,6 +119,8 @@ def _page(view: View, source: str) -> str:
             join([emergence_section(view, drawn), corners_section(view, drawn), warnings_section(view, drawn)]),
         ),
         ("training", "Training", training_section(view, drawn)),
+        ("second-order", "First-order gains and second-order effects", second_order_section(view, drawn)),
+        ("performativity", "When every team retrains on its own data", performativity_section(view, drawn)),
         ("audit", "Gradient audit", join([audit_section(view, drawn), growth_section(view)])),
         ("repeat", "How to repeat it", _repeat(view, source)),
         ("limits", "What was not varied", _limits(view)),

@@ -22,7 +22,7 @@ from mamba.meta import constraints, evolution, players, second_order, systems, v
 from mamba.meta.second_order import FULL, LEARN, MYOPIC, Closeness
 from mamba.objectives import NAMES
 from mamba.runs import analysis, folder, progress, stops
-from mamba.runs.config import config_digest
+from mamba.runs.config import APART, SERVICES, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
 from mamba.runs.tracking import Tracker
@@ -32,8 +32,9 @@ STAGE = "second_order"
 FILE = "second_order.npz"
 STATED = ("mean", "error", "low", "high", "p")
 _INDIFFERENT = (
-    *("name", "chunk", "emergence", "log", "checkpoint"),
+    *(*SERVICES, *(section for section in APART if section not in (STAGE, "interactions", "sensitivities"))),
     *(f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"),
+    "evaluation.transfer",
     *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
 )
 _FEWEST = {"seeds": 2, "audit_seeds": 4}  # fewer say nothing of their own noise

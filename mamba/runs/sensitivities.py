@@ -23,7 +23,7 @@ from mamba.interactions.statistics import Estimate
 from mamba.meta import constraints, evolution, players, vector
 from mamba.objectives import NAMES, OBJECTIVES, benefit_sign
 from mamba.runs import analysis, folder, progress, stops
-from mamba.runs.config import config_digest
+from mamba.runs.config import APART, SERVICES, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, fitted, layout
 from mamba.runs.tracking import Tracker
@@ -33,7 +33,7 @@ STAGE = "sensitivities"
 FILE = "sensitivities.npz"
 # Of the interaction analysis it shares the confidence and the warm-up.
 _INDIFFERENT = (
-    *("name", "chunk", "emergence", "log", "checkpoint"),
+    *(*SERVICES, *(section for section in APART if section not in (STAGE, analysis.STAGE)), "evaluation.transfer"),
     *(
         f"interactions.{field.name}"
         for field in dataclasses.fields(InteractionsConfig)

@@ -70,8 +70,8 @@ def train(
             if passed and passed != open_blocks:
                 closed = [name for name in passed if name not in open_blocks]
                 progress.say(
-                    f"meta-step {index}: derivatives explode through {', '.join(closed)} (more than tenfold in "
-                    f"{growth.WINDOW} steps), so none passes there from now on; the audits tell what is lost"
+                    f"meta-step {index}: derivatives explode through {', '.join(closed)} (amplified more than "
+                    f"{growth.EXPLODES:g}-fold), so none passes there from now on; the audits tell what is lost"
                 )
             row = _row(job, labels, state, told)
             metrics.append({"stage": STAGE, "meta_step": index, **folder.plain(row)})

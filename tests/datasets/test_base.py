@@ -50,7 +50,7 @@ def test_shipped_files_have_a_licence_and_the_digest_in_the_readme():
 
 def test_unknown_name_lists_the_nearest_and_all():
     with pytest.raises(
-        ValueError, match="'twich_engb'; did you mean 'twitch_engb'\\? known: twitch_engb, polis_vtaiwan"
+        ValueError, match="'twich_engb'; did you mean 'twitch_engb'\\? known: twitch_engb, twitch_es, polis_vtaiwan"
     ):
         datasets.load("twich_engb")
     with pytest.raises(ValueError, match="'qqq'; known: twitch_engb"):

@@ -12,7 +12,7 @@ from mamba.algorithms.base import Algorithm, Rank, between, levers_from, real
 from mamba.world.mechanisms import Mechanisms
 
 NAME = "descent"
-UNSTABLE = 12.0  # a stable rate is 0.3
+UNSTABLE = 40.0  # a stable rate is 0.3; 12 explodes in one run of sixteen
 
 
 def descent(rate: float) -> Algorithm:

@@ -4,12 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import known
 import numpy as np
 import pytest
 from helpers import SIZES, STEPS, population, small
 
 from mamba import ecosystem as eco
-from mamba.meta import constraints, estimators, fronts, optimise, pareto, scalarise, vector
+from mamba.meta import constraints, derivatives, estimators, fronts, optimise, pareto, scalarise, vector
 from mamba.meta.settings import MetaConfig
 from mamba.objectives import NAMES
 
@@ -92,14 +93,21 @@ def test_every_point_lands_on_a_concave_front_in_the_order_of_its_weights(traine
     assert away.max() < 0.03
     order = np.argsort(search.grid.weights[:, 1])
     assert np.all(np.diff(along[order]) > 0.03)  # spread over the front: also where a weighted sum has no minimum
-    np.testing.assert_allclose(points.levers[order[[0, -1]]], ENDS, atol=0.03)
-    # Where the scalarisation has its minimum on the front.
-    place = np.linspace(0, 1, 2000)
-    harms = _harms(search, ENDS[0] + place[:, None] * (ENDS[1] - ENDS[0]))
-    for f in np.flatnonzero(~pareto.corners(search.grid)):
-        weights = {"ideal": scale.ideal / scale.span, "smoothing": 0.05}
-        value, _ = scalarise.chebyshev(harms / scale.span, search.grid.weights[f], **weights)
-        assert along[f] == pytest.approx(place[value.argmin()], abs=0.03)
+    np.testing.assert_allclose(points.levers[order[[0, -1]]], ENDS, atol=0.05)
+    # No point of the front is better for these weights by more than 1 % of the range of an objective.
+    inner = np.flatnonzero(~pareto.corners(search.grid))
+    truth, there = (
+        _harms(search, levers)
+        for levers in (ENDS[0] + np.linspace(0, 1, 2000)[:, None] * (ENDS[1] - ENDS[0]), points.levers[inner])
+    )
+    for f, harms in zip(inner, there, strict=True):
+        best, found = (
+            scalarise.chebyshev(
+                some / scale.span, search.grid.weights[f], ideal=scale.ideal / scale.span, smoothing=0.05
+            )[0]
+            for some in (truth, harms)
+        )
+        assert found - best.min() < 0.01 < 0.1 * np.ptp(best)
 
 
 def test_the_front_is_worth_more_than_its_best_point(trained):
@@ -127,12 +135,8 @@ def test_neighbours_save_steps(trained):
     last = pareto.waves(search.grid)[-1]
     weights, begin = search.grid.weights[last], pareto.starts(search, last, pareto.untrained(search))
     np.testing.assert_array_equal(begin.levers[0], np.asarray(vector.flat(LEVERS)))
-    cold, target = (
-        pareto.train(search, begin, weights, scale=scale, steps=steps, key=jax.random.key(2)).levers
-        for steps in (15, 100)
-    )
-    distance = np.linalg.norm(points.levers[last] - target, axis=1).max()
-    assert distance < 0.05 and np.linalg.norm(cold - target, axis=1).max() > 4 * distance
+    cold = pareto.train(search, begin, weights, scale=scale, steps=15, key=jax.random.key(2)).levers
+    assert _away(points.levers[last])[0].max() < 0.03 and _away(cold)[0].min() > 0.1
 
 
 def test_constraints_hold_at_every_point():
@@ -141,7 +145,7 @@ def test_constraints_hold_at_every_point():
     points, _ = _front(search)
     corner = points.levers[:, 0].argmax()
     np.testing.assert_allclose(points.levers[corner], [0.623, ENDS[0, 1]], atol=0.03)
-    assert points.multipliers[corner] > 0.01 and np.all(np.delete(points.multipliers, corner) < 1e-3)
+    assert points.multipliers[corner] > 1e-4 and not np.delete(points.multipliers, corner).any()
 
 
 def test_multipliers_are_handed_on():
@@ -185,8 +189,8 @@ def test_what_points_share_is_measured_once():
 
 def test_audits_overrule_a_lying_gradient_at_every_point():
     settings = {"sign": -1.0, "divisions": 2, "audit_pairs": 4, "audit_sigma": 0.1}
-    blind, _ = _front(_search(**settings)[0], steps=30)
-    honest, _ = _front(_search(**settings, audit_every=2)[0], steps=30)
+    blind, _ = _front(_search(**settings)[0], steps=10)
+    honest, _ = _front(_search(**settings, audit_every=2)[0])
     assert _away(honest.levers)[0].max() < 0.1 < _away(blind.levers)[0].min()
 
 
@@ -207,6 +211,27 @@ def test_settings_that_make_no_front():
         wave = pareto.waves(search.grid)[1]
         begin = pareto.starts(search, wave, pareto.untrained(search))
         pareto.train(search, begin, search.grid.weights[wave], scale=None, steps=1, key=jax.random.key(0))
+
+
+# ---- gradients of many points
+
+
+def test_slopes_side_by_side_are_those_one_by_one():
+    system, context = known.LINEAR, known.Noise(0.1, 0.0)
+    rng = np.random.default_rng(0)
+    thetas, rows, shares = rng.normal(size=(5, 3)), rng.normal(size=(5, 1, 2)), np.ones((5, 1))
+    keys = jax.random.split(jax.random.key(0), 2)
+    ways = [
+        pareto._slopes(system, context, steps=known.STEPS, layout=layout, width=2)(thetas, rows, shares, keys)
+        for layout in ("loop", "vmap")
+    ]
+    for one, many in zip(*ways, strict=True):
+        assert one.shape == many.shape and one.shape[:2] == (5, 2)
+        np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-5)
+    alone = derivatives.reverse(system, steps=known.STEPS)
+    for w in range(5):
+        given = (jnp.asarray(each, jnp.float32) for each in (thetas[w], rows[w], shares[w]))
+        np.testing.assert_allclose(ways[0][1][w], alone(context, *given, keys)[1], rtol=1e-4, atol=1e-5)
 
 
 # ---- on a platform
@@ -235,6 +260,7 @@ def platform():
     }
 
 
+@pytest.mark.slow
 def test_a_wave_is_the_same_one_by_one_and_side_by_side(platform):
     search = platform["loop"]
     assert [NAMES[i] for i in search.trainer.goal.kept] == ["trust"]  # what is traded off is not kept
@@ -253,6 +279,7 @@ def test_a_wave_is_the_same_one_by_one_and_side_by_side(platform):
     assert np.abs(one[1][0] - one[1][1]).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_a_wave_trains_alike_in_both_layouts(platform):
     ends = []
     for layout in ("loop", "vmap"):
@@ -265,6 +292,7 @@ def test_a_wave_trains_alike_in_both_layouts(platform):
     np.testing.assert_allclose(*ends, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_certificates_use_the_program_of_the_training(platform):
     search = platform["loop"]
     theta = np.asarray(vector.flat(search.trainer.baseline), np.float64)

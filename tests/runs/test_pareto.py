@@ -22,9 +22,16 @@ from mamba.runs.job import prepare
 TRACKER = tracking.nothing()
 ENGAGED, TOXIC, TRUST = (NAMES.index(name) for name in ("engagement_per_user", "toxic_exposure_per_user", "trust"))
 SETTINGS = (
-    *("--scenario.users=60", "--steps=4", "--pareto.divisions=4", "--pareto.steps=25", "--pareto.warm_steps=8"),
-    *("--pareto.seeds=4", "--evaluation.seeds=6", "--meta.audit_every=0", "--meta.seeds=4", "--meta.monitor_every=0"),
-    "--meta.keep={engagement_per_user: 0.97, trust: 0.5}",
+    *("--scenario.users=60", "--steps=4", "--pareto.divisions=4", "--pareto.steps=40", "--pareto.warm_steps=10"),
+    *(
+        "--pareto.seeds=4",
+        "--evaluation.seeds=6",
+        "--meta.audit_every=0",
+        "--meta.seeds=4",
+        "--meta.monitor_every=0",
+        "--meta.optimizer=rmsprop",
+    ),
+    *("--meta.learning_rate=0.05", "--meta.keep={engagement_per_user: 0.97, trust: 0.5}"),
 )
 
 
@@ -93,7 +100,7 @@ def test_the_front_is_trained_measured_and_kept(front, found):
     exact = [np.asarray(_outcomes(jnp.asarray(each, jnp.float32), len(NAMES))) for each in away]
     harms = np.stack([[each[TOXIC] - 1.0, 1.0 - each[ENGAGED]] for each in exact])
     volume = float(fronts.hypervolume(harms, reference=np.zeros(2)))
-    assert arrays["volume_low"] < volume < arrays["volume_high"] and arrays["volume_low"] > 0.5 * volume > 0.05
+    assert arrays["volume_low"] < volume < arrays["volume_high"] and arrays["volume_low"] > 0.5 * volume > 0.025
     # The fresh seeds are those of the final evaluation.
     same = evaluation.compared(job, {"before": job.inputs.levers}, stop=_never)["before"]
     np.testing.assert_array_equal(arrays["fresh"][0][:, : len(NAMES)], same)
@@ -117,7 +124,7 @@ def test_the_certificate_tells_the_front_from_the_baseline(found):
 def test_a_stopped_front_goes_on_with_the_same_bytes(front, found, tmp_path):
     job, _ = front
     arrays, _ = found
-    for patience in (0, 10, 40, 62):
+    for patience in (0, 10, 60, 52):
         left = [patience]
 
         def stop(left=left) -> bool:
@@ -126,7 +133,7 @@ def test_a_stopped_front_goes_on_with_the_same_bytes(front, found, tmp_path):
 
         assert pareto.run(job, tmp_path, trained=None, tracker=TRACKER, stop=stop) is None
         assert not (tmp_path / pareto.FILE).exists()
-        assert (tmp_path / pareto.PART).exists() == (patience >= 40)
+        assert (tmp_path / pareto.PART).exists() == (patience > 50)
     again = pareto.run(job, tmp_path, trained=None, tracker=TRACKER, stop=_never)
     for name, array in arrays.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
@@ -187,7 +194,7 @@ def test_points_that_break_a_constraint_do_not_count(front, found):
     arrays, _ = found
     search = pareto._search(job)
     broken = {name: np.array(arrays[name]) for name in ("selection", "fresh")}
-    best = int(np.argmin(broken["fresh"][1:, :, TOXIC].mean(axis=1)))
+    best = int(arrays["even"])
     for each in broken.values():
         each[1 + best, :, TRUST] = 0.3 * each[0, :, TRUST]
     judged = pareto._judged(job, search, broken)
@@ -222,7 +229,7 @@ def test_findings_and_figure_tell_the_ends(front, found):
     rows = []
     tracker = TRACKER._replace(log=lambda step, row: rows.append(row))
     pareto._log(job, arrays, tracker)
-    assert rows[0]["pareto/hypervolume"] > 0.1 and rows[0]["pareto/points"] == 5
+    assert rows[0]["pareto/hypervolume"] > 0.04 and rows[0]["pareto/points"] == 5
 
 
 # ---- the page

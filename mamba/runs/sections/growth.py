@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mamba.meta.growth import EXPLODES, WINDOW
+from mamba.meta.growth import EXPLODES
 from mamba.runs import folder
-from mamba.runs.markup import Column, Html, count, join, number, series, table, tag
+from mamba.runs.markup import Column, Html, join, number, series, table, tag
 from mamba.runs.sections.shared import View, value_of
 
 
@@ -26,15 +26,15 @@ def growth_section(view: View) -> Html:
     worst = max(blocks, key=lambda block: largest[block])
     if not closed:
         words: Any = (
-            f"Derivatives were followed through time at {count(len(steps), 'meta-step')} or fewer looks; where they grew most, in "
-            f"{worst}, they grew by a factor of {number(largest[worst])} in {WINDOW} steps. An explosion is a factor of more than "
-            f"{number(EXPLODES)}: there was none, and nothing was cut."
+            f"Derivatives were followed through time; where they were amplified most, in {worst}, it was by a factor of "
+            f"{number(largest[worst])} of all that levers had put into that part until then. More than {number(EXPLODES)} is "
+            "called an explosion: there was none, and nothing was cut."
         )
     else:
         told = []
         for block in closed:
             first = next((step for step, share in zip(steps, shares[block], strict=True) if share == 0), steps[-1])
-            told.append(f"{block} (meta-step {first}: factor {number(largest[block])} in {WINDOW} steps)")
+            told.append(f"{block} (meta-step {first}: amplified by a factor of {number(largest[block])})")
         words = join(
             [
                 "Derivatives no longer pass through ",
@@ -62,6 +62,10 @@ def growth_section(view: View) -> Html:
         [
             tag("h3", "Do derivatives explode?"),
             tag("p", words),
-            table(f"Growth of derivatives in {WINDOW} steps, as a factor.", columns, [(None, body)]),
+            table(
+                "Amplification of derivatives: their largest size over the sum of what levers had put in until then.",
+                columns,
+                [(None, body)],
+            ),
         ]
     )

@@ -122,10 +122,10 @@ def _gradients(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
     audited = "sampled_cosine" in arrays
     columns = [
         Column("What is held back", wide=True),
-        Column("Missed of the whole gradient", numeric=True),
-        Column("Cosine to the whole", numeric=True),
-        *([Column("Cosine to the sampled model", numeric=True)] if audited else []),
-        *([Column("Distance from the sampled model", numeric=True)] if audited else []),
+        Column("Missed", numeric=True),
+        Column("Cosine to whole", numeric=True),
+        *([Column("Cosine to sampled", numeric=True)] if audited else []),
+        *([Column("Distance to sampled", numeric=True)] if audited else []),
     ]
 
     def line(v: int) -> list[Any]:
@@ -142,12 +142,16 @@ def _gradients(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
         ("Parts held fixed", [line(v) for v, name in enumerate(names) if name.startswith("stopped/")]),
     ]
     caption = f"The gradient of the goal with parts held back ({view.ci}; noise of both sides taken out)."
-    note = "Cosine 1: the same direction; 0: unrelated; −1: opposite. Missed: length of the difference over that of the whole."
+    note = (
+        "Missed: length of the difference over that of the whole gradient. Cosine 1: the same direction; 0: unrelated; "
+        "−1: opposite."
+    )
     if audited:
         whole = names.index(FULL)
         ceiling, raw = float(arrays["sampled_ceiling"][whole]), float(arrays["sampled_measured"][whole])
         note += (
-            f" The sampled model is measured by finite differences on {count(arrays['sampled_jacobian'].shape[0], 'key')} "
+            " Distance: length of the difference over that of the sampled gradient. "
+            f"The sampled model is measured by finite differences on {count(arrays['sampled_jacobian'].shape[0], 'key')} "
             f"and noisy: taken as it is, the truth itself would show a cosine of {number(ceiling)} against it "
             f"(the whole gradient shows {number(raw)}). The table takes that noise out, and its intervals allow for it."
         )
@@ -209,7 +213,7 @@ def _teams(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
         Column("Team"),
         Column("Measured by"),
         Column("Missed with one step in view", numeric=True),
-        Column("Missed if nobody learned anew", numeric=True),
+        Column("Missed with learning taken as given", numeric=True),
     ]
     text = (
         "The same question for each team and what it is measured by: which part of the gradient of its own metric, with respect to "
@@ -311,13 +315,15 @@ def _cell(arrays: Mapping[str, NDArray[Any]], name: str, at: int, scale: float =
     mean, low, high = _triple(arrays, name, at)
     if not math.isfinite(mean):
         return Html(MISSING)
+    if (scale == 1.0 and low <= -1.0 and high >= 1.0) or (scale != 1.0 and low <= 0 and high == math.inf):
+        return tag("span", "not resolved", class_="unclear")
     if scale == 1.0:
-        inside = f"({mean_words(low)} to {mean_words(high)})"
-        return join([mean_words(mean), " ", tag("span", inside, class_="interval")])
+        inside = f"({_cosine(low)} to {_cosine(high)})"
+        return join([_cosine(mean), " ", tag("span", inside, class_="interval")])
     return join([percent(scale * mean, signed=False), " ", _in_percent(low, high)])
 
 
-def mean_words(cosine: float) -> str:
+def _cosine(cosine: float) -> str:
     """A cosine with two decimals."""
     return f"{cosine:.2f}".replace("-", "\N{MINUS SIGN}")
 
