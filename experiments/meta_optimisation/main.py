@@ -6,7 +6,7 @@
 
 `tables` prints what the run folder holds as the Markdown of this folder's README: the trained platform on fresh seeds, in its own
 community and in another. `teams` trains the same platform in four ways, from the same settings: all levers for the ecosystem goal
-(joint); each team its own levers for that same goal with the others as they are today, and then everything deployed at once (apart);
+(joint); each team its own levers for that same goal with the others as they are today, then everything deployed at once (apart);
 the same, but one team after the other, each knowing what those before it did (in turn); and every team its own levers for its
 own metric, all at the same time (own). All are compared on the same fresh seeds of the sampled model.
 """

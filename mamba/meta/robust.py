@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,7 @@ def parameter_samples(
     """
     if count < 1:
         raise ValueError(f"a robust goal needs at least 1 sampled world, got {count}")
-    sampled = {}
+    sampled: dict[str, Any] = {}
     for name, relative in spread.items():
         if name not in _FIELDS:
             raise ValueError(f"no world parameter is called '{name}'. Known: {', '.join(_FIELDS)}")

@@ -29,7 +29,7 @@ import yaml  # pyrefly: ignore[untyped-import]
 from mamba.algorithms.registry import KINDS, Family
 from mamba.fields import setting
 from mamba.interactions.settings import EmergenceConfig, InteractionsConfig, SensitivitiesConfig
-from mamba.meta.settings import MetaConfig, PerformativityConfig, SecondOrderConfig
+from mamba.meta.settings import MetaConfig, ParetoConfig, PerformativityConfig, SecondOrderConfig
 from mamba.policies import PolicyConfig
 from mamba.runs.errors import UserError
 from mamba.scenarios.settings import ScenarioConfig
@@ -107,6 +107,7 @@ class RunConfig:
     meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
     second_order: SecondOrderConfig = dataclasses.field(default_factory=SecondOrderConfig)
     performativity: PerformativityConfig = dataclasses.field(default_factory=PerformativityConfig)
+    pareto: ParetoConfig = dataclasses.field(default_factory=ParetoConfig)
     interactions: InteractionsConfig = dataclasses.field(default_factory=InteractionsConfig)
     sensitivities: SensitivitiesConfig = dataclasses.field(default_factory=SensitivitiesConfig)
     emergence: EmergenceConfig = dataclasses.field(default_factory=EmergenceConfig)
@@ -130,6 +131,7 @@ SECTIONS: dict[str, type[Any]] = {
     "meta": MetaConfig,
     "second_order": SecondOrderConfig,
     "performativity": PerformativityConfig,
+    "pareto": ParetoConfig,
     "interactions": InteractionsConfig,
     "sensitivities": SensitivitiesConfig,
     "emergence": EmergenceConfig,

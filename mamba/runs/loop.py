@@ -25,6 +25,7 @@ from mamba.runs import (
     emergence,
     evaluation,
     folder,
+    pareto,
     performativity,
     progress,
     report,
@@ -39,7 +40,7 @@ from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
 from mamba.runs.job import Job, prepare
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
-_OPTIONAL = (sensitivities, emergence, second_order, performativity)  # each with a file of results of its own
+_OPTIONAL = (sensitivities, emergence, second_order, performativity, pareto)  # each with a file of results of its own
 _TOLD = 3  # interacting pairs that are told on the terminal
 
 
@@ -335,13 +336,19 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
             return None
         measured["findings"] += second_order.findings(job, shares)
         stages.add(second_order.STAGE)
+    turned = optimise.levers_of(trainer, state) if job.config.meta.steps else None
     if job.config.performativity.rounds:
-        turned = optimise.levers_of(trainer, state) if job.config.meta.steps else None
         points = performativity.run(job, of.path, trained=turned, tracker=of.tracker, stop=of.stop)
         if points is None:
             return None
         measured["findings"] += performativity.findings(job, points)
         stages.add(performativity.STAGE)
+    if job.config.pareto.divisions:
+        front = pareto.run(job, of.path, trained=turned, tracker=of.tracker, stop=of.stop)
+        if front is None:
+            return None
+        measured["findings"] += pareto.findings(job, front)
+        stages.add(pareto.STAGE)
     summary = _summary(job, trainer, state, found, measured)
     analysed = ("externality", "emergence", *(("interaction", "side_effect") if results is None else ()))
     more = [each for each in of.before.get("findings", []) if each["kind"] in analysed]

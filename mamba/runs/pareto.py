@@ -414,11 +414,13 @@ def findings(job: Job, arrays: Mapping[str, np.ndarray]) -> list[Finding]:
     if len(allowed) == 0:
         return []
     parts = []
-    for m, i in enumerate(index):
+    labels = [OBJECTIVES[NAMES[i]].label for i in index]
+    for m in range(len(index)):
         f = allowed[worse[allowed, m].argmin()]
-        label = OBJECTIVES[NAMES[i]].label
         ends = f"{100 * told.low[f, m]:+.1f} to {100 * told.high[f, m]:+.1f}"
-        parts.append(f"{label} reaches {100 * told.mean[f, m]:+.1f} % ({100 * confidence:g} % CI {ends})")
+        others = [f"{labels[n]} {100 * told.mean[f, n]:+.1f} %" for n in range(len(index)) if n != m]
+        size = f"{100 * told.mean[f, m]:+.1f} % ({100 * confidence:g} % CI {ends})"
+        parts.append(f"{labels[m]} reaches {size} with {', '.join(others)}")
     value, low, high = (float(arrays[f"volume_{part}"]) for part in ("value", "low", "high"))
     if low > 0:
         joint = (
@@ -426,7 +428,5 @@ def findings(job: Job, arrays: Mapping[str, np.ndarray]) -> list[Finding]:
         )
     else:
         joint = "that any of them improves all at once is not resolved"
-    sentence = (
-        f"Along the front, {' and '.join(parts)}, each at the cost of the other; {joint} (fresh seeds, sampled model)."
-    )
+    sentence = f"Along the front, {', and '.join(parts)}; {joint} (fresh seeds, sampled model)."
     return [Finding(STAGE, sentence, "", value, low, high)]

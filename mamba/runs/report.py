@@ -26,6 +26,7 @@ from mamba.runs.sections.emergence import emergence_section
 from mamba.runs.sections.externalities import externalities_section
 from mamba.runs.sections.growth import growth_section
 from mamba.runs.sections.interactions import interactions_section
+from mamba.runs.sections.pareto import pareto_section
 from mamba.runs.sections.performativity import performativity_section
 from mamba.runs.sections.second_order import second_order_section
 from mamba.runs.sections.sensitivities import sensitivities_section
@@ -65,6 +66,7 @@ KINDS_OF_FINDING = {
     "training": "Training",
     "second_order": "Second-order effects",
     "performativity": "Retraining",
+    "pareto": "Trade-offs",
     "transfer": "Elsewhere",
 }
 
@@ -120,6 +122,7 @@ def _page(view: View, source: str) -> str:
         ),
         ("training", "Training", training_section(view, drawn)),
         ("second-order", "First-order gains and second-order effects", second_order_section(view, drawn)),
+        ("pareto", "What can be had for what", pareto_section(view, drawn)),
         ("performativity", "When every team retrains on its own data", performativity_section(view, drawn)),
         ("audit", "Gradient audit", join([audit_section(view, drawn), growth_section(view)])),
         ("repeat", "How to repeat it", _repeat(view, source)),

@@ -101,10 +101,7 @@ def _read(view: View, arrays: Mapping[str, NDArray[Any]], labels: Sequence[str])
         ". ",
     ]
     if kept:
-        each = [
-            f"{percent(100 * share, signed=False)} of {label_of(view, name)}"
-            for name, share in zip(kept, shares, strict=True)
-        ]
+        each = [f"{100 * share:g} % of {label_of(view, name)}" for name, share in zip(kept, shares, strict=True)]
         said += ["All of them were to keep ", series(each), ". "]
     if len(arrays["dropped"]):
         freed = [label_of(view, str(name)) for name in arrays["dropped"]]
@@ -123,7 +120,7 @@ def _volume(
     sure = np.asarray(arrays["chosen"]) & ~np.asarray(arrays["violates"]) & np.all(worse * ends < 0, axis=1)
     unit = "square per cent" if len(index) == 2 else f"per cent to the power of {len(index)}"
     said: list[Any] = [
-        f"{count(int(np.sum(arrays['chosen'])), 'point')} of {len(arrays['weights'])} "
+        f"{int(np.sum(arrays['chosen']))} of {count(len(arrays['weights']), 'point')} "
         f"{'stands' if int(np.sum(arrays['chosen'])) == 1 else 'stand'} out: no other is as healthy in {_all(labels)}. "
     ]
     if low > 0:
@@ -141,8 +138,8 @@ def _volume(
             "interval on the healthy side. "
         )
     said.append(
-        f"On the seeds that the points were chosen by, the volume would have looked {number(curse, signed=True)} larger "
-        "(the optimiser's curse)."
+        f"On the seeds that the points were chosen by, the volume would have looked {number(abs(curse))} "
+        f"{'larger' if curse > 0 else 'smaller'} (what the optimiser's curse adds, and what seeds differ by)."
     )
     return said
 
