@@ -481,7 +481,9 @@ def meta_step(users: int = 1000, steps: int = 50, seeds: int = 4, repeats: int =
     def run(given: eco.Inputs, theta: Array, keys: Array) -> Array:
         return jax.lax.map(lambda key: systems.run(system, given, theta, key=key, steps=steps)[1], keys)
 
-    plain, _ = compiled(mem.over_devices(run, shared=2, split=1), given, theta, keys)
+    if seeds % jax.local_device_count() == 0:  # as the gradient does
+        run = mem.over_devices(run, shared=2, split=1)
+    plain, _ = compiled(run, given, theta, keys)
     forward_s = fastest(lambda: plain(given, theta, keys), repeats)
     state = optimise.start(trainer)
     start = clock()

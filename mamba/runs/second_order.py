@@ -174,8 +174,7 @@ def _measured(
 
     parts = _derivatives(job, trained, asked=asked, weights=weights, own=own, owner=owner, key=key, stop=stop)
     names = parts["variants"].tolist()
-    slopes = parts["slopes"]  # [S, V, G, P]
-    gradient = np.einsum("g,svgp->svp", weights, slopes)
+    gradient = parts["slopes"]  # [S, V, P] of the goal
     whole, myopic = gradient[:, names.index(FULL)], gradient[:, names.index(MYOPIC)]
     signed = second_order.signs(whole, myopic, level=1.0 - confidence)
     arrays = {
@@ -195,12 +194,13 @@ def _measured(
         **parts,
         **_against("full", gradient, whole, paired=True, confidence=confidence),
     }
+    whole_each, myopic_each = parts["objective_slopes"][:, 0], parts["objective_slopes"][:, 1]  # [S, G, P]
     each = [
-        _against("", slopes[:, :, g], slopes[:, names.index(FULL), g], paired=True, confidence=confidence)
+        second_order.closeness(myopic_each[:, g], whole_each[:, g], paired=True, confidence=confidence)
         for g in range(len(asked))
     ]
     for field in ("error", "error_low", "error_high"):
-        arrays[f"objective_{field}"] = np.stack([one[f"_{field}"] for one in each], axis=1)  # [V, G]
+        arrays[f"objective_{field}"] = np.array([getattr(one, field) for one in each])  # [G]
     if config.audit_seeds:
         sampled = _audited(job, stream(key, "audit"), stop)[:, asked]  # [S, G, P]
         arrays["sampled_jacobian"] = sampled
@@ -249,10 +249,11 @@ def _derivatives(
     views = [by_name[name] for name in (FULL, MYOPIC, LEARN) if name in by_name]
     goal_row = np.zeros((1, len(system.outcomes)))
     goal_row[0, asked] = weights
-    wanted = second_order.tasks(every[asked], chosen)
+    pair = [by_name[FULL], by_name[MYOPIC]]
+    wanted = second_order.joined(second_order.tasks(goal_row, chosen), second_order.tasks(every[asked], pair))
     if len(metrics):
         wanted = second_order.joined(wanted, second_order.tasks(every[metrics], views))
-    again = second_order.tasks(goal_row, [by_name[FULL], by_name[MYOPIC]])
+    again = second_order.tasks(goal_row, pair)
     if len(metrics):
         again = second_order.joined(again, second_order.tasks(every[metrics], [by_name[MYOPIC]]))
 
@@ -271,11 +272,12 @@ def _derivatives(
         values, slopes = second_order.measured(run, job.inputs, np.asarray(point), tasks=wanted, keys=keys, heed=heed)
         later, there = second_order.measured(run, job.inputs, trained, tasks=again, keys=keys, heed=heed)
         meter.advance()
-    count = len(chosen) * len(asked)
-    seeds = len(keys)
+    seeds, first = len(keys), len(chosen)
+    count = first + len(pair) * len(asked)
     return {
         "variants": np.array([variant.name for variant in chosen]),
-        "slopes": slopes[:, :count].reshape(seeds, len(chosen), len(asked), -1),
+        "slopes": slopes[:, :first],
+        "objective_slopes": slopes[:, first:count].reshape(seeds, len(pair), len(asked), -1),
         "views": np.array([variant.name for variant in views]),
         "metrics": metrics,
         "own_slopes": slopes[:, count:].reshape(seeds, len(views), len(metrics), -1),

@@ -174,22 +174,19 @@ def _variant(name: str) -> str:
 
 
 def _objectives(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
-    """What is missed of each objective's own gradient."""
-    names = arrays["variants"].tolist()
-    shown = [v for v, name in enumerate(names) if name == MYOPIC or name.startswith("stopped/")]
-    columns = [
-        Column("What is held back", wide=True),
-        *[Column(label_of(view, str(name)), numeric=True) for name in arrays["outcomes"]],
-    ]
+    """What the one-step view misses of each objective's own gradient."""
+    columns = [Column("Objective", wide=True), Column(f"Missed by the one-step view ({view.ci})", numeric=True)]
     rows = [
-        [_variant(names[v]), *[percent(100 * float(x), signed=False) for x in arrays["objective_error"][v]]]
-        for v in shown
+        [label_of(view, str(name)), _cell(arrays, "objective_error", g, 100)]
+        for g, name in enumerate(arrays["outcomes"].tolist())
     ]
     return [
         tag(
             "details",
             tag("summary", "Objective by objective"),
-            table("Missed of the whole gradient of each objective.", columns, [(None, rows)]),
+            table(
+                "Share of the whole gradient of each objective that the one-step view misses.", columns, [(None, rows)]
+            ),
         )
     ]
 
