@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ Evaluate = Callable[[mem.Members], np.ndarray]
 # (objectives [J], baseline [J]) -> (what is minimised, its derivative [J])
 Scalar = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
+_CHUNK = 16  # members of the expected mode that are run at a time
 _SMOOTHING = 0.7  # share of the constraint average that stays from one meta-step to the next
 
 
@@ -136,6 +138,8 @@ def estimator_of(
         rows = len(ecosystem.names) if config.goal == "own" else 1
         count = len(expected.outcomes)
         return estimators.hybrid(watched, measure, every=config.audit_every, outcomes=count, n_rows=rows, **design)
+    if config.estimator == "control_variate":
+        return estimators.control_variate(measure, _expected(ecosystem, inputs, steps=steps), watched, **design)
     if closed:
         raise ValueError(f"through: estimator {config.estimator} cannot stop derivatives: use hybrid or pathwise")
     if config.estimator == "es":
@@ -149,6 +153,13 @@ def estimator_of(
         return estimators.truncated(expected, inputs, keys=config.seeds, **life)
     sampled = systems.platform(ecosystem, mode="sampled")
     return estimators.pes(sampled, inputs, sigma=config.audit_sigma, pairs=config.audit_pairs, **life)
+
+
+def _expected(ecosystem: eco.Ecosystem, inputs: eco.Inputs, *, steps: int) -> evolution.Measure:
+    """Outcomes of the expected mode, on the perturbations and keys of the sampled one."""
+    measured = functools.partial(systems.outcomes, ecosystem)
+    run = jax.jit(mem.evaluator(ecosystem, steps=steps, mode="expected", of=measured))
+    return evolution.measure(lambda members: mem.in_chunks(run, inputs, members, chunk=_CHUNK), inputs)
 
 
 def trainer(

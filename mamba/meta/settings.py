@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mamba.fields import setting
 
-ESTIMATORS = ("hybrid", "pathwise", "forward", "truncated", "es", "pes")
+ESTIMATORS = ("hybrid", "pathwise", "forward", "truncated", "es", "control_variate", "pes")
 GOALS = ("ecosystem", "own")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "adabelief")
 
@@ -22,7 +22,8 @@ class MetaConfig:
     estimator: str = setting(
         "hybrid",
         "how gradients are estimated: pathwise (through the whole rollout), hybrid (pathwise with audits on the sampled model), "
-        "forward (few levers), truncated and pes (a window at a time), es (perturbed runs of the sampled model)",
+        "forward (few levers), truncated and pes (a window at a time), es (perturbed runs of the sampled model), "
+        "control_variate (those less the same of the expected mode, plus pathwise)",
         choices=ESTIMATORS,
     )
     seeds: int = setting(4, "rollouts averaged in each pathwise gradient", ge=1)
@@ -53,7 +54,9 @@ class MetaConfig:
     trust_region: float = setting(0.2, "largest move of one lever in one meta-step", unit="unconstrained", gt=0)
     audit_every: int = setting(10, "meta-steps between audits on the sampled model; 0 audits never", ge=0)
     audit_pairs: int = setting(16, "antithetic pairs of an audit, rounded up to the next power of two", ge=2)
-    audit_seeds: int = setting(2, "common-random-number seeds of every pair", ge=1)
+    audit_seeds: int = setting(
+        2, "common-random-number seeds of every pair; one would say nothing of the noise between seeds", ge=2
+    )
     audit_sigma: float = setting(0.3, "perturbation of the audit", unit="unconstrained", gt=0, le=2)
     spread: dict[str, float] = setting(
         {}, "robust training: world parameter -> relative standard deviation of the worlds that levers must do well in"
