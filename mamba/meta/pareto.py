@@ -395,7 +395,7 @@ def _scalar(search: Search, weights: np.ndarray, scale: Scale | None) -> optimis
 
     def of(values: np.ndarray, baseline: np.ndarray) -> tuple[float, np.ndarray]:
         harms = constraints.harms(values, baseline, search.objectives)
-        if corner:  # nothing to balance, and no ideal is known yet
+        if corner or scale is None:  # nothing to balance, and no ideal is known yet
             value, slope = scalarise.linear(harms, (1.0 - _SIDE) * weights + _SIDE / len(weights))
         else:
             value, slope = scalarise.chebyshev(

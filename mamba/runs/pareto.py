@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mamba import passing
@@ -214,13 +215,13 @@ def _part(job: Job, target: Path, search: pareto.Search) -> tuple[pareto.Points 
         raise UserError(f"{target}: lacks {', '.join(missing)}; remove it and run again")
     if str(arrays["digest"]) != digest(job) or len(arrays["levers"]) != len(search.grid.weights):
         return None, None
-    points, scale = (kind(*(arrays[name] for name in kind._fields)) for kind in (pareto.Points, pareto.Scale))
-    return points, scale
+    points = pareto.Points(*(arrays[name] for name in pareto.Points._fields))
+    return points, pareto.Scale(*(arrays[name] for name in pareto.Scale._fields))
 
 
 def _meaningful(job: Job, theta: np.ndarray) -> np.ndarray:
     """Levers in their meaningful range, [P]."""
-    told = training.meaningful_levers(job, vector.unflat(job.inputs.levers)(np.asarray(theta, np.float32)))
+    told = training.meaningful_levers(job, vector.unflat(job.inputs.levers)(jnp.asarray(theta, jnp.float32)))
     return np.array([told[name] for name in vector.names(job.inputs.levers)])
 
 
