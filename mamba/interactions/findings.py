@@ -7,7 +7,7 @@ level of the platform with every algorithm on, because a raw number of toxic imp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -329,17 +329,18 @@ def tipping_point(
 
 
 def training(
-    change: Estimate, baseline: np.ndarray, *, minimised: list[str], kept: list[str], confidence: float
+    change: Estimate, baseline: np.ndarray, *, wanted: Mapping[str, float], kept: list[str], confidence: float
 ) -> Finding | None:
     """What meta-training changed on fresh seeds, None if nothing was minimised.
 
     Args:
         change: paired estimates [J], after minus before.
         baseline: [J] mean before.
-        minimised: names of the objectives that were trained.
+        wanted: objective -> weight in the goal; a negative one was to rise.
         kept: names of the constrained objectives.
         confidence: of the intervals.
     """
+    minimised = [name for name, weight in wanted.items() if weight]
     if not minimised:
         return None
 
@@ -348,7 +349,11 @@ def training(
         text = _sized(change, (k,), float(baseline[k]), OBJECTIVES[name].unit, confidence)
         return f"{OBJECTIVES[name].label} by {text.split(' of its')[0]}"
 
-    best = min(minimised, key=lambda name: change.mean[NAMES.index(name)] / max(abs(baseline[NAMES.index(name)]), 1e-9))
+    def worse(name: str) -> float:
+        k = NAMES.index(name)
+        return float(np.sign(wanted[name]) * change.mean[k] / max(abs(baseline[k]), 1e-9))
+
+    best = min(minimised, key=worse)
     order = [best, *[name for name in minimised if name != best]]
     sentence = f"Training the levers of all algorithms together changed {', '.join(part(name) for name in order)}"
     if kept:
@@ -363,18 +368,25 @@ def training(
     )  # fmt: skip
 
 
-def transfer(share: Estimate, *, where: str, confidence: float) -> Finding:
+def transfer(share: Estimate, home: Estimate, *, where: str, confidence: float) -> Finding:
     """How much of what training gained survives in another community.
 
     Args:
         share: scalar estimate, the gain there over that at home.
+        home: scalar estimate, the gain at home, in relative changes.
         where: name of the community.
-        confidence: of the interval.
+        confidence: of the intervals.
     """
     mean, low, high = (100.0 * float(x) for x in (share.mean, share.low, share.high))
-    ends = f"{low:.0f} to {high:.0f}" if np.isfinite(low) and np.isfinite(high) else "unbounded"
+    of_home = (
+        f"{100 * float(home.mean):.1f} points of the goal ({100 * confidence:g} % CI {100 * float(home.low):.1f} to "
+    )
+    of_home += f"{100 * float(home.high):.1f})"
+    if float(home.low) <= 0:
+        sentence = f"Nothing that could survive in {where} was clearly gained where the levers were trained: {of_home}."
+        return Finding("transfer", sentence, "", float("nan"), float("nan"), float("nan"))
     sentence = (
-        f"Without more training, {mean:.0f} % of the gain survives in {where} ({100 * confidence:g} % CI {ends}; fresh seeds, "
-        "sampled model)."
+        f"Without more training, {mean:.0f} % of the gain survives in {where} ({100 * confidence:g} % CI {low:.0f} to {high:.0f}); "
+        f"where the levers were trained it was {of_home} (fresh seeds, sampled model)."
     )
     return Finding("transfer", sentence, "", mean / 100.0, low / 100.0, high / 100.0)

@@ -21,6 +21,7 @@ import numpy as np
 from mamba.objectives import NAMES, OBJECTIVES
 
 _SMALLEST_SLACK = 0.01
+_NOTHING = 1e-6  # levels below are none
 
 
 class Goal(NamedTuple):
@@ -96,6 +97,20 @@ def slope(
     return weights
 
 
+def check(baseline: np.ndarray, goal: Goal) -> None:
+    """Refuses a goal that is relative to nothing.
+
+    Raises:
+        ValueError: an objective that is minimised or kept is 0 at the baseline [J].
+    """
+    for k in sorted({*np.flatnonzero(goal.weights).tolist(), *goal.kept.tolist()}):
+        if abs(baseline[k]) < _NOTHING:
+            raise ValueError(
+                f"{NAMES[k]} is {baseline[k]:.2g} with the default levers, so it has no relative change: take it out of "
+                "minimise and keep, or deploy what makes it occur"
+            )
+
+
 def harms(values: np.ndarray, baseline: np.ndarray, objectives: np.ndarray) -> np.ndarray:
     """Relative worsening of some objectives, [..., m]: positive where an objective is less healthy than at the baseline.
 
@@ -121,7 +136,7 @@ def harm_sign(objectives: np.ndarray) -> np.ndarray:
 
 
 def _scale(baseline: np.ndarray) -> np.ndarray:
-    return np.maximum(np.abs(baseline), 1e-6)
+    return np.maximum(np.abs(baseline), _NOTHING)
 
 
 def _slack(baseline: np.ndarray, goal: Goal) -> np.ndarray:

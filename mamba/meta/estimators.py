@@ -278,8 +278,9 @@ def of_audit(audit: evolution.Audit, rows: np.ndarray | None) -> Gradient:
 def control_variate(sampled: Measure, expected: Measure, path: Estimator, **design: Any) -> Estimator:
     """Perturbed sampled runs, less the same runs of the expected mode, plus the expected mode's own derivative.
 
-    Unbiased for the smoothed outcomes of the sampled model; what both modes share, and that is most of it, drops out of the
-    variance.
+    Unbiased for the smoothed outcomes of the sampled model, up to what smoothing does to the expected mode (of the order of
+    sigma squared); what both modes share, and that is most of it, drops out of the variance. All of the expected mode's
+    derivative must pass: what a closed block holds back would be missing.
 
     Args:
         sampled: outcomes of the sampled model.
@@ -299,7 +300,7 @@ def control_variate(sampled: Measure, expected: Measure, path: Estimator, **desi
         rest, _ = apart.estimate(stream(key, "apart"), theta, (), rows, worlds)
         known = np.where(np.isfinite(base.error), base.error, 0.0)
         error = np.sqrt(known**2 + rest.error**2)
-        return Gradient(base.value + rest.value, base.jacobian + rest.jacobian, error, {}), state
+        return Gradient(base.value + rest.value, base.jacobian + rest.jacobian, error, base.told), state
 
     return Estimator(path.init, estimate)
 
@@ -396,6 +397,7 @@ class Audited(NamedTuple):
         jacobian: [J, P] of the last audit.
         covariance: [P, J, J] of the errors of each parameter's column.
         bias_squared: [R, P] smoothed squared bias of the differentiated rows, each row of unit norm.
+        differentiated: [R, P] the differentiated rows at the time of the last audit.
         path: state of the differentiating estimator.
     """
 
@@ -404,6 +406,7 @@ class Audited(NamedTuple):
     jacobian: Array
     covariance: Array
     bias_squared: Array
+    differentiated: Array
     path: Any
 
 
@@ -421,8 +424,11 @@ def hybrid(
     """A differentiating estimator, audited by `es` every so often and combined with it entry by entry.
 
     Each entry's weight is the inverse of its mean squared error, with the bias of the derivative estimated by its distance from the
-    audit: where the relaxation lies, the estimator leans on the audit by itself. `told`: `pathwise`, `audited`, `audited_error` and
-    `weight` (of the derivative) [R, P], `fresh` (1 when this estimate made an audit).
+    audit: where the relaxation lies, the estimator leans on the audit by itself. An audit grows old: what the derivative has moved
+    since counts as an error of it, so that later estimates lean on the derivative again.
+
+    `told`: `pathwise`, `audited`, `audited_error` and `weight` (of the derivative) [R, P], `fresh` (1 when this estimate made an
+    audit).
 
     Args:
         path: `pathwise`, `forward` or `truncated`.
@@ -451,16 +457,22 @@ def hybrid(
             known, spread = np.asarray(state.jacobian, np.float64), np.asarray(state.covariance, np.float64)
             seen = evolution.Audit(known, spread, found.value)
         checked = of_audit(seen, given)
-        scale = np.maximum(np.linalg.norm(found.jacobian, axis=1, keepdims=True), 1e-12)
+        usable = np.isfinite(found.jacobian)
+        here = np.where(usable, found.jacobian, 0.0)
+        if not fresh:
+            moved = np.where(usable, here - np.asarray(state.differentiated, np.float64), 0.0)
+            checked = checked._replace(error=np.sqrt(checked.error**2 + moved**2))
+        scale = np.maximum(np.linalg.norm(here, axis=1, keepdims=True), 1e-12)
         bias = np.asarray(state.bias_squared, np.float64)
         if fresh:
-            spread = np.where(np.isfinite(found.error), found.error, 0.0) ** 2 + checked.error**2
+            spread = _path_variance(found, checked) + checked.error**2
             # A difference counts as bias only beyond what noise alone would show: an unlucky audit must not take over.
-            seen_bias = np.maximum((checked.jacobian - found.jacobian) ** 2 - _DOUBT * spread, 0.0) / scale**2
-            bias = 0.5 * bias + 0.5 * seen_bias if int(state.audited) else seen_bias
+            seen_bias = np.maximum((checked.jacobian - here) ** 2 - _DOUBT * spread, 0.0) / scale**2
+            bias = np.where(usable, 0.5 * bias + 0.5 * seen_bias if int(state.audited) else seen_bias, bias)
         jacobian, error, weight = combine(found, checked, bias * scale**2)
         told |= {"audited": checked.jacobian, "audited_error": checked.error, "weight": weight}
         kept = {"jacobian": seen.jacobian, "covariance": seen.covariance, "bias_squared": bias}
+        kept |= {"differentiated": here} if fresh else {}
         state = state._replace(audited=jnp.int32(1), **{name: jnp.asarray(x, jnp.float32) for name, x in kept.items()})
         return Gradient(found.value, jacobian, error, {**found.told, **told}), state
 
@@ -471,6 +483,7 @@ def hybrid(
             jacobian=jnp.zeros((outcomes, len(theta))),
             covariance=jnp.zeros((len(theta), outcomes, outcomes)),
             bias_squared=jnp.zeros((n_rows, len(theta))),
+            differentiated=jnp.zeros((n_rows, len(theta))),
             path=path.init(theta),
         )
 
@@ -488,16 +501,19 @@ def combine(path: Gradient, checked: Gradient, bias_squared: np.ndarray) -> tupl
     Returns:
         `(jacobian [R, P], root mean squared error [R, P], weight [R, P])`: the weight of the differentiated part, in [0, 1].
     """
-    # One key leaves no spread to measure; then the audit's own error stands in for it.
-    path_variance = np.where(np.isfinite(path.error), path.error, checked.error) ** 2
     checked_variance = checked.error**2
-    lies = path_variance + bias_squared
+    lies = _path_variance(path, checked) + bias_squared
     weight = checked_variance / (checked_variance + lies + 1e-30)
     # What overflowed must not come back as 0 times infinity.
     usable = np.isfinite(path.jacobian)
     weight = np.where(usable, weight, 0.0)
     jacobian = weight * np.where(usable, path.jacobian, 0.0) + (1.0 - weight) * checked.jacobian
     return jacobian, np.sqrt(weight**2 * lies + (1.0 - weight) ** 2 * checked_variance), weight
+
+
+def _path_variance(path: Gradient, checked: Gradient) -> np.ndarray:
+    """[R, P]; one key leaves no spread to measure, then the audit's own error stands in for it."""
+    return np.where(np.isfinite(path.error), path.error, checked.error) ** 2
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -31,12 +31,14 @@ _PRIOR = 4.0  # keys' worth of the spread of all columns in that of one
 Measure = Callable[[np.ndarray, Array, Any], np.ndarray]
 
 
-def design(n_parameters: int, pairs: int) -> np.ndarray:
+def design(n_parameters: int, pairs: int, *, key: int = 0) -> np.ndarray:
     """Orthogonal two-level design.
 
     Args:
         n_parameters: P.
         pairs: wanted number of antithetic pairs.
+        key: number of the key that it is for: each takes other columns of the matrix, so that an effect of three parameters at
+            once, which looks like one of a fourth, does so for another one under every key, and shows as noise between keys.
 
     Returns:
         [R, P] of +1 and -1 with orthogonal columns; R is the power of two that is at least `pairs` and at least P + 4,
@@ -44,7 +46,8 @@ def design(n_parameters: int, pairs: int) -> np.ndarray:
         left out.
     """
     rows = 2 ** int(np.ceil(np.log2(max(pairs, n_parameters + 4))))
-    return hadamard(rows)[:, 1 : n_parameters + 1].astype(np.float32)
+    columns = 1 + np.random.default_rng(key).permutation(rows - 1)[:n_parameters]
+    return hadamard(rows)[:, columns].astype(np.float32)
 
 
 def points(theta: np.ndarray, keys: Array, *, pairs: int, sigma: float) -> tuple[np.ndarray, Array]:
@@ -59,10 +62,9 @@ def points(theta: np.ndarray, keys: Array, *, pairs: int, sigma: float) -> tuple
     Returns:
         `(thetas [S * R * 2, P], keys [S * R * 2])`, sign fastest, then row, then key.
     """
-    rows = design(len(theta), pairs)
-    signed = np.stack([rows, -rows], axis=1).reshape(-1, rows.shape[1])
-    moved = np.asarray(theta)[None] + sigma * signed
-    return np.tile(moved, (len(keys), 1)), jnp.repeat(keys, len(signed))
+    rows = np.stack([design(len(theta), pairs, key=s) for s in range(len(keys))])  # [S, R, P]
+    signed = np.stack([rows, -rows], axis=2).reshape(-1, rows.shape[2])
+    return np.asarray(theta)[None] + sigma * signed, jnp.repeat(keys, 2 * rows.shape[1])
 
 
 def perturbed(inputs: eco.Inputs, keys: Array, *, pairs: int, sigma: float) -> mem.Members:
@@ -124,21 +126,24 @@ def audit(
     Returns:
         The audit, averaged over keys. Its errors come from how the keys' Jacobians differ, which includes what is particular to a
         key; with one key from the residual of its fit, which does not. Few keys say little about the spread of one column, so
-        that it is drawn towards that of all columns, which counts as `_PRIOR` degrees of freedom (Smyth 2004, section 3).
+        that it is drawn up towards that of all columns, which counts as `_PRIOR` degrees of freedom (Smyth 2004, section 3).
     """
-    rows = design(n_parameters, pairs).astype(np.float64)
-    count = len(rows)
+    rows = np.stack([design(n_parameters, pairs, key=s) for s in range(n_keys)]).astype(np.float64)  # [S, R, P]
+    count = rows.shape[1]
     table = np.asarray(values, np.float64).reshape(n_keys, count, 2, -1)
     slope = (table[:, :, 0] - table[:, :, 1]) / (2.0 * sigma)  # [S, R, J]
-    jacobian = np.einsum("rp,srj->sjp", rows, slope) / count
+    jacobian = np.einsum("srp,srj->sjp", rows, slope) / count
     share = np.full(n_keys, 1.0 / n_keys) if weights is None else np.asarray(weights, np.float64)
     mean = np.einsum("s,sjp->jp", share, jacobian)
     if n_keys > 1:
         apart = share[:, None, None] * (jacobian - mean)
         own = np.einsum("sjp,skp->pjk", apart, apart) * n_keys / (n_keys - 1)
-        covariance = (_PRIOR * own.mean(axis=0) + (n_keys - 1) * own) / (_PRIOR + n_keys - 1)
+        drawn = (_PRIOR * own.mean(axis=0) + (n_keys - 1) * own) / (_PRIOR + n_keys - 1)
+        # What is noisier than the rest stays so: drawn towards the others, its error would be too small.
+        larger = np.sqrt(np.maximum(np.einsum("pjj->pj", own) / np.maximum(np.einsum("pjj->pj", drawn), 1e-300), 1.0))
+        covariance = drawn * larger[:, :, None] * larger[:, None, :]
     else:
-        residual = slope - np.einsum("rp,sjp->srj", rows, jacobian)
+        residual = slope - np.einsum("srp,sjp->srj", rows, jacobian)
         # Every column of an orthogonal design carries the same noise.
         every = np.einsum("srj,srk->jk", residual, residual) / ((count - n_parameters) * count)
         covariance = np.broadcast_to(every, (n_parameters, *every.shape)).copy()

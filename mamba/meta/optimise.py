@@ -28,7 +28,7 @@ import optax
 
 from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba import passing
+from mamba import passing, policies
 from mamba.meta import constraints, estimators, evolution, growth, players, robust, systems, vector
 from mamba.meta.estimators import Estimator
 from mamba.meta.settings import MetaConfig
@@ -138,16 +138,19 @@ def estimator_of(
         rows = len(ecosystem.names) if config.goal == "own" else 1
         count = len(expected.outcomes)
         return estimators.hybrid(watched, measure, every=config.audit_every, outcomes=count, n_rows=rows, **design)
-    if config.estimator == "control_variate":
-        return estimators.control_variate(measure, _expected(ecosystem, inputs, steps=steps), watched, **design)
     if closed:
         raise ValueError(f"through: estimator {config.estimator} cannot stop derivatives: use hybrid or pathwise")
+    if config.estimator == "control_variate":
+        path = estimators.pathwise(expected, inputs, steps=steps, keys=config.seeds)
+        return estimators.control_variate(measure, _expected(ecosystem, inputs, steps=steps), path, **design)
     if config.estimator == "es":
         return estimators.es(measure, **design)
     if config.estimator == "forward":
         return estimators.forward(expected, inputs, steps=steps, keys=config.seeds)
-    if not 1 <= config.window <= steps:
-        raise ValueError(f"window = {config.window} must be between 1 and the {steps} steps of a rollout")
+    if steps % config.window:
+        raise ValueError(
+            f"window = {config.window} must divide the {steps} steps of a rollout, which is how long a life is"
+        )
     life = {"window": config.window, "horizon": steps, "key": key}
     if config.estimator == "truncated":
         return estimators.truncated(expected, inputs, keys=config.seeds, **life)
@@ -197,14 +200,17 @@ def trainer(
         lives = stream(key, "lives")
         estimator = estimator_of(ecosystem, inputs, config, steps=steps, evaluate=evaluate, key=lives)
     for name in config.only:
-        if name not in ecosystem.names:
-            raise ValueError(f"only: no algorithm is called '{name}'. Known: {', '.join(ecosystem.names)}")
+        known = (*ecosystem.names, *([] if ecosystem.policy is None else [policies.NAME]))
+        if name not in known:
+            raise ValueError(f"only: no algorithm is called '{name}'. Known: {', '.join(known)}")
     if config.goal != "own":
         own = None
     elif own is None:
         own = players.own_metrics(ecosystem)
-    if config.spread and config.estimator in ("truncated", "pes", "forward"):
-        raise ValueError(f"spread: estimator {config.estimator} runs in one world: use hybrid, pathwise or es")
+    if config.spread and config.estimator in ("truncated", "pes"):
+        raise ValueError(
+            f"spread: estimator {config.estimator} follows one long life, in one world: use hybrid, pathwise, forward or es"
+        )
     if config.spread:
         robust.parameter_samples(key, inputs.parameters, spread=config.spread, count=1)  # refuses what cannot be varied
     return Trainer(
@@ -268,10 +274,10 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
         `(state, report)`.
     """
     key = jax.random.fold_in(trainer.key, int(state.step))
-    values, baseline, worlds = _measured(trainer, state, key)
-    aim = aimed(trainer, state, values, baseline)
+    seen = _measured(trainer, state, key)
+    aim = aimed(trainer, state, seen.values, seen.baseline, violation=seen.violation)
     seed = stream(key, "gradient")
-    found, inner = trainer.estimator.estimate(seed, np.asarray(state.levers), state.estimator, aim.rows, worlds)
+    found, inner = trainer.estimator.estimate(seed, np.asarray(state.levers), state.estimator, aim.rows, seen.worlds)
     return moved(trainer, state, aim, found, inner)
 
 
@@ -295,17 +301,37 @@ class Aim(NamedTuple):
     player: np.ndarray
 
 
-def aimed(trainer: Trainer, state: TrainingState, values: np.ndarray, baseline: np.ndarray) -> Aim:
-    """The direction of a meta-step in the space of outcomes, from outcomes [J + A] that were measured on the same keys."""
+def aimed(
+    trainer: Trainer,
+    state: TrainingState,
+    values: np.ndarray,
+    baseline: np.ndarray,
+    *,
+    violation: np.ndarray | None = None,
+) -> Aim:
+    """The direction of a meta-step in the space of outcomes.
+
+    Args:
+        trainer: see `Trainer`.
+        state: before the step.
+        values: [J + A] outcomes of the present levers.
+        baseline: [J + A] outcomes of the baseline on the same keys.
+        violation: [K] constraint values; None takes those of these outcomes.
+
+    Raises:
+        ValueError: an objective is 0 at the baseline, so that a share of it cannot be kept nor a relative change be minimised.
+    """
     config, goal = trainer.config, trainer.goal
     before = baseline[: len(NAMES)]
-    violation = constraints.violations(values[: len(NAMES)], before, goal)
+    constraints.check(before, goal)
+    if violation is None:
+        violation = constraints.violations(values[: len(NAMES)], before, goal)
     share = _SMOOTHING if int(state.step) > 0 else 0.0
     smooth = share * np.asarray(state.violation, np.float64) + (1.0 - share) * violation
     owner = vector.owner(trainer.ecosystem, trainer.baseline)
     stays = np.zeros(len(owner), bool)
     if config.only:
-        stays = ~np.isin(owner, [trainer.ecosystem.names.index(name) for name in config.only])
+        stays = ~np.isin(owner, [_owner(trainer.ecosystem, name) for name in config.only])
     player = np.where(stays, vector.NOBODY, 0)
     if trainer.own is not None:
         rows = players.loss_weights(trainer.own, baseline[None])
@@ -323,6 +349,10 @@ def aimed(trainer: Trainer, state: TrainingState, values: np.ndarray, baseline: 
     return Aim(values, baseline, violation, smooth, rows, player)
 
 
+def _owner(ecosystem: eco.Ecosystem, name: str) -> int:
+    return vector.NOBODY if name == policies.NAME else ecosystem.names.index(name)
+
+
 def moved(
     trainer: Trainer, state: TrainingState, aim: Aim, found: estimators.Gradient, inner: Any
 ) -> tuple[TrainingState, Report]:
@@ -338,13 +368,18 @@ def moved(
     config = trainer.config
     entries, stays = np.arange(len(aim.player)), aim.player == vector.NOBODY
     gradient = np.where(stays, 0.0, found.jacobian[aim.player, entries])
-    told = {
-        name: value[aim.player, entries] if np.shape(value) == found.jacobian.shape else value
-        for name, value in found.told.items()
-    }
+
+    def own(value: np.ndarray) -> np.ndarray:
+        return np.where(stays, np.nan, value[aim.player, entries])
+
+    shape = found.jacobian.shape
+    told = {name: own(value) if np.shape(value) == shape else value for name, value in found.told.items()}
     if "audited" in told:
-        told["cosine"] = estimators.cosine(told["pathwise"], told["audited"])
-    change, optimiser = trainer.transform.update(jnp.asarray(gradient, jnp.float32), state.optimiser, state.levers)
+        told["cosine"] = estimators.cosine(told["pathwise"][~stays], told["audited"][~stays])
+    told["skipped"] = int(not np.all(np.isfinite(gradient)))
+    change, optimiser = jnp.zeros_like(state.levers), state.optimiser
+    if not told["skipped"]:  # one derivative that is not finite would stay in the optimiser's averages for good
+        change, optimiser = trainer.transform.update(jnp.asarray(gradient, jnp.float32), optimiser, state.levers)
     bounded = jnp.clip(jnp.asarray(change), -config.trust_region, config.trust_region)
     bounded = jnp.where(stays, 0.0, bounded)  # some transforms move what has no gradient, too
     multipliers = np.asarray(state.multipliers, np.float64)
@@ -357,7 +392,7 @@ def moved(
         estimator=inner,
     )
     seen, before = aim.values[: len(NAMES)], aim.baseline[: len(NAMES)]
-    error = found.error[aim.player, entries]
+    error = own(found.error)
     return new, Report(seen, before, utility(trainer, seen, before), aim.violation, gradient, error, told)
 
 
@@ -368,13 +403,27 @@ def utility(trainer: Trainer, values: np.ndarray, baseline: np.ndarray) -> float
     return constraints.utility(values, baseline, trainer.goal)
 
 
-def _measured(
-    trainer: Trainer, state: TrainingState, key: Array
-) -> tuple[np.ndarray, np.ndarray, estimators.Worlds | None]:
-    """Outcomes of the present levers and of the baseline [J + A], and the worlds to differentiate in.
+class Measured(NamedTuple):
+    """What a meta-step measured on the sampled model.
 
-    Robust training measures in `worlds` samples of the world's parameters and goes on with the worst of them, by the
-    utility of the present levers against the baseline in the same world.
+    Attributes:
+        values: [J + A] outcomes of the present levers; in robust training those of the worst worlds.
+        baseline: [J + A] outcomes of the baseline on the same keys.
+        violation: [K] constraint values; in robust training the conditional value at risk of each over all worlds.
+        worlds: those to differentiate in; None for that of the inputs.
+    """
+
+    values: np.ndarray
+    baseline: np.ndarray
+    violation: np.ndarray
+    worlds: estimators.Worlds | None
+
+
+def _measured(trainer: Trainer, state: TrainingState, key: Array) -> Measured:
+    """Outcomes of the present levers and of the baseline.
+
+    Robust training measures in `worlds` samples of the world's parameters and goes on with the worst of them, by what the present
+    levers change there. Constraints are those of their own worst worlds; their derivative is taken in the former.
     """
     config = trainer.config
     count = config.worlds if config.spread else 1
@@ -399,10 +448,16 @@ def _measured(
     results = np.asarray(trainer.evaluate(mem.join(*groups)), np.float64)
     table = results.reshape(2, count, config.constraint_seeds, -1).mean(axis=2)
     if samples is None:
-        return table[0, 0], table[1, 0], None
-    measured, before = table[..., : len(NAMES)]
-    utilities = np.array([utility(trainer, measured[w], before[w]) for w in range(count)])
+        violation = constraints.violations(table[0, 0, : len(NAMES)], table[1, 0, : len(NAMES)], trainer.goal)
+        return Measured(table[0, 0], table[1, 0], violation, None)
+    # Changes in every world around one baseline: then the scale of relative changes, and so what is differentiated, is the same.
+    common = table[1].mean(axis=0)
+    changed = common + table[0] - table[1]
+    objectives, before = changed[:, : len(NAMES)], common[: len(NAMES)]
+    utilities = np.array([utility(trainer, each, before) for each in objectives])
     weights = robust.cvar(utilities, config.level)[1]
     worst = np.flatnonzero(weights > 0)
     chosen = estimators.Worlds(jax.tree.map(lambda leaf: leaf[worst], samples), weights[worst])
-    return weights @ table[0], weights @ table[1], chosen
+    violations = np.array([constraints.violations(each, before, trainer.goal) for each in objectives])  # [W, K]
+    broken = np.array([robust.cvar(column, config.level)[0] for column in violations.T])
+    return Measured(weights @ changed, common, broken, chosen)

@@ -53,7 +53,12 @@ class MetaConfig:
     constraint_seeds: int = setting(4, "paired sampled rollouts that measure the constraints", ge=1)
     trust_region: float = setting(0.2, "largest move of one lever in one meta-step", unit="unconstrained", gt=0)
     audit_every: int = setting(10, "meta-steps between audits on the sampled model; 0 audits never", ge=0)
-    audit_pairs: int = setting(16, "antithetic pairs of an audit, rounded up to the next power of two", ge=2)
+    audit_pairs: int = setting(
+        16,
+        "antithetic pairs of an audit, rounded up to a power of two that is at least the number of levers plus four (the weights "
+        "of a policy count)",
+        ge=2,
+    )
     audit_seeds: int = setting(
         2, "common-random-number seeds of every pair; one would say nothing of the noise between seeds", ge=2
     )

@@ -73,15 +73,6 @@ def rollouts_digest(config: RunConfig) -> str:
     return config_digest(config, without=_INDIFFERENT)
 
 
-def of_another(target: Path, digest: str) -> bool:
-    """Whether a file of results is there and is of another configuration than the one with this digest.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return target.exists() and str(folder.read_arrays(target).get("digest", "")) != digest
-
-
 def kept(job: Job, path: Path) -> Measured | None:
     """What an earlier process measured; None where there is nothing of this configuration.
 

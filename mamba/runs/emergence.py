@@ -7,6 +7,7 @@ been at, and no warm-up at another one comes before.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,7 @@ from mamba.interactions.axes import Axis
 from mamba.interactions.findings import Finding, tipping_point
 from mamba.interactions.statistics import estimate
 from mamba.objectives import NAMES
-from mamba.runs import analysis, folder, progress, stops
-from mamba.runs.config import APART, SERVICES, config_digest
+from mamba.runs import analysis, folder, progress, results, stops
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, layout
 from mamba.runs.tracking import Tracker
@@ -30,10 +30,19 @@ from mamba.streams import stream
 
 STAGE = "emergence"
 FILE = "emergence.npz"
-_INDIFFERENT = (
-    *(*SERVICES, *(section for section in APART if section not in (STAGE, analysis.STAGE)), "meta", "evaluation"),
-    *analysis.ALL_BUT_CONFIDENCE,
+_RESULTS = results.of_stage(
+    FILE,
+    reads=(STAGE, analysis.STAGE),
+    indifferent=(
+        *(
+            "meta",
+            "evaluation",
+        ),
+        *analysis.ALL_BUT_CONFIDENCE,
+    ),
 )
+digest = functools.partial(results.digest, _RESULTS)
+is_stale = functools.partial(results.is_stale, _RESULTS)
 _GROWTH_SEEDS = 4
 _FEWEST = 6  # seeds of a scan: below, the limit of Student's t for all its gaps at once is out of reach
 _BENT = 0.05  # p-value of a bend in the growth rates below which nothing is extrapolated
@@ -52,20 +61,6 @@ LOGGED = ("retention", "polarisation")  # series that early warnings are looked 
 # The blocks whose joint exponent is followed towards tipping: users come back for items that others' visits bring forth.
 # Ties, running counts and learners forget slowly or never, and would hide this loop behind exponents near 0.
 _LOOP = ("users.activity", "items")
-
-
-def digest(job: Job) -> str:
-    """Digest of what decides the results."""
-    return config_digest(job.config, without=_INDIFFERENT)
-
-
-def is_stale(job: Job, path: Path) -> bool:
-    """Whether the folder holds results of another configuration.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return analysis.of_another(path / FILE, digest(job))
 
 
 def check(job: Job) -> None:
@@ -101,14 +96,14 @@ def check(job: Job) -> None:
 
 def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> dict[str, np.ndarray] | None:
     """Results, from the folder where they are there; None where a stop left something out."""
-    target = path / FILE
-    if target.exists() and not is_stale(job, path):
-        return folder.read_arrays(target)
+    known = results.kept(_RESULTS, job, path)
+    if known is not None:
+        return known
     try:
         arrays = _measured(job, stop)
     except stops.Stopped:
         return None
-    folder.write_arrays(target, arrays)
+    folder.write_arrays(path / FILE, arrays)
     row = {
         f"health/growth/{name}": rate for name, rate in zip(arrays["blocks"], arrays["block_rates_mean"], strict=True)
     }

@@ -30,7 +30,9 @@ def compared(
         Stopped: a signal arrived.
     """
     seeds = job.config.evaluation.seeds
-    keys = jax.random.split(stream(job.key, STAGE), seeds)
+    keys = jax.random.split(
+        stream(job.key, STAGE + where), seeds
+    )  # other communities, other seeds: their means are independent
     everyone = mem.join(*(mem.repeat(job.ecosystem, levers, keys) for levers in platforms.values()))
     total = len(platforms) * seeds
     with progress.progress(total, f"evaluation{where}: {total} rollouts on fresh seeds") as meter:
@@ -61,10 +63,11 @@ def gains(before: np.ndarray, after: np.ndarray, goal: constraints.Goal) -> np.n
 
 def surviving(
     there: Mapping[str, np.ndarray], here: Mapping[str, np.ndarray], goal: constraints.Goal, *, confidence: float
-) -> statistics.Estimate:
-    """The share of the gain at home that survives there, a scalar; arguments as for `told`."""
+) -> tuple[statistics.Estimate, statistics.Estimate]:
+    """The share of the gain at home that survives there, and the gain at home; scalars, arguments as for `told`."""
     away, home = (gains(each["before"], each["after"], goal) for each in (there, here))
-    return statistics.ratio(away, home, confidence=confidence)
+    of_home = statistics.estimate(home[:, None], confidence)
+    return statistics.ratio(away, home, confidence=confidence), statistics.Estimate(*(part[0] for part in of_home))
 
 
 def told(
@@ -79,19 +82,19 @@ def told(
         confidence: of the intervals.
 
     Returns:
-        `objectives` (before, after and change, each with its interval) and `share` of the gain that survives.
+        `objectives` (before, after and change, each with its interval), `share` of the gain that survives, and the gain at
+        `home`.
     """
     before, after = there["before"], there["after"]
     levels = {when: statistics.estimate(values, confidence) for when, values in there.items()}
     levels["change"] = statistics.estimate(after - before, confidence)
-    share = statistics.ratio(
-        gains(before, after, goal), gains(here["before"], here["after"], goal), confidence=confidence
-    )
+    share, home = surviving(there, here, goal, confidence=confidence)
     return {
         "objectives": {
             name: {when: interval(level, k) for when, level in levels.items()} for k, name in enumerate(NAMES)
         },
         "share": interval(share),
+        "home": interval(home),
     }
 
 

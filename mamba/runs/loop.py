@@ -41,6 +41,7 @@ from mamba.runs.job import Job, prepare
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
 _OPTIONAL = (sensitivities, emergence, second_order, performativity, pareto)  # each with a file of results of its own
+_ANALYSED = ("interaction", "side_effect", "externality", "emergence")  # kinds of findings of an analysis
 _TOLD = 3  # interacting pairs that are told on the terminal
 
 
@@ -278,7 +279,7 @@ def _analysis_stages(of: _Open) -> dict[str, Any] | None:
         return None
     told += emergence.findings(job, emerged)
     stages.append(emergence.STAGE)
-    trained = [each for each in of.before.get("findings", []) if each["kind"] == "training"]
+    trained = [each for each in of.before.get("findings", []) if each["kind"] not in _ANALYSED]
     levels: dict[str, Any] = {}
     if results is not None:
         on = statistics.estimate(np.asarray(results.measured.values[:, -1], np.float64), config.interactions.confidence)
@@ -330,7 +331,13 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
     found = [*_interaction_findings(job, results)]
     if job.config.second_order.seeds and job.config.meta.steps:
         shares = second_order.run(
-            job, of.path, np.asarray(state.levers), evaluation=measured, tracker=of.tracker, stop=of.stop
+            job,
+            of.path,
+            np.asarray(state.levers),
+            shares=training.shares_of(state),
+            evaluation=measured,
+            tracker=of.tracker,
+            stop=of.stop,
         )
         if shares is None:
             return None
@@ -350,8 +357,8 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
         measured["findings"] += pareto.findings(job, front)
         stages.add(pareto.STAGE)
     summary = _summary(job, trainer, state, found, measured)
-    analysed = ("externality", "emergence", *(("interaction", "side_effect") if results is None else ()))
-    more = [each for each in of.before.get("findings", []) if each["kind"] in analysed]
+    again = () if results is None else ("interaction", "side_effect")
+    more = [each for each in of.before.get("findings", []) if each["kind"] in _ANALYSED and each["kind"] not in again]
     return summary | {
         "stages": sorted({*stages, *of.before.get("stages", ())}),
         "findings": [*summary["findings"], *more],
@@ -383,12 +390,10 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
     }
     confidence = job.config.interactions.confidence
     told = {name: evaluation.told(values, here, trainer.goal, confidence=confidence) for name, values in others.items()}
-    found = [
-        findings.transfer(
-            evaluation.surviving(values, here, trainer.goal, confidence=confidence), where=name, confidence=confidence
-        )
-        for name, values in others.items()
-    ]
+    found = []
+    for name, values in others.items():
+        share, home = evaluation.surviving(values, here, trainer.goal, confidence=confidence)
+        found.append(findings.transfer(share, home, where=name, confidence=confidence))
     row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
     step = int(state.step)
     of.metrics.append({"stage": EVALUATION, "meta_step": step, **folder.plain(row)})
@@ -411,11 +416,12 @@ def _summary(
         trained = findings.training(
             change,
             before.mean(axis=0),
-            minimised=[name for name, weight in config.meta.minimise.items() if weight > 0],
+            wanted=config.meta.minimise,
             kept=list(config.meta.keep),
             confidence=confidence,
         )
-        found = [*found, *([] if trained is None else [trained]), *measured["findings"]]
+        found = [*found, *([] if trained is None else [trained])]
+    found = [*found, *measured["findings"]]
     levels = {when: statistics.estimate(values, confidence) for when, values in (("before", before), ("after", after))}
     levels["change"] = change
     turned = training.meaningful_levers(job, optimise.levers_of(trainer, state))

@@ -12,6 +12,7 @@ bind there.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,8 +27,7 @@ from mamba.interactions.statistics import Estimate, estimate
 from mamba.meta import constraints, descent, fronts, pareto, vector
 from mamba.meta.settings import ParetoConfig
 from mamba.objectives import NAMES, OBJECTIVES
-from mamba.runs import analysis, evaluation, folder, progress, stops, training
-from mamba.runs.config import APART, SERVICES, config_digest
+from mamba.runs import evaluation, folder, progress, results, stops, training
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, layout
 from mamba.runs.pictures import fronts as pictures
@@ -39,27 +39,30 @@ STAGE = "pareto"
 FILE, PART = "pareto.npz", "pareto.part.npz"
 BASELINE, EVEN, TRAINED = "baseline", "even", "trained"
 # Of the interaction analysis it shares the confidence.
-_INDIFFERENT = (
-    *(*SERVICES, *(section for section in APART if section not in (STAGE, "interactions"))),
-    *(f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"),
-    *("evaluation.transfer", "meta.steps", "meta.minimise", "meta.goal", "meta.spread", "meta.worlds", "meta.level"),
+_RESULTS = results.of_stage(
+    FILE,
+    reads=(STAGE, "interactions"),
+    indifferent=(
+        *(
+            f"interactions.{field.name}"
+            for field in dataclasses.fields(InteractionsConfig)
+            if field.name != "confidence"
+        ),
+        *(
+            "evaluation.transfer",
+            "meta.steps",
+            "meta.minimise",
+            "meta.goal",
+            "meta.spread",
+            "meta.worlds",
+            "meta.level",
+        ),
+    ),
 )
+digest = functools.partial(results.digest, _RESULTS)
+is_stale = functools.partial(results.is_stale, _RESULTS)
 _KEYS = 8  # rollouts of a certificate, rounded up to a multiple of `meta.seeds`
 _BINDS = -0.25  # slacks: a constraint above counts as one that binds
-
-
-def digest(job: Job) -> str:
-    """Digest of what decides the results."""
-    return config_digest(job.config, without=_INDIFFERENT)
-
-
-def is_stale(job: Job, path: Path) -> bool:
-    """Whether the folder holds results of another configuration.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return analysis.of_another(path / FILE, digest(job))
 
 
 def check(job: Job) -> None:
@@ -88,7 +91,7 @@ def run(
         UserError: the file is damaged.
     """
     target = path / FILE
-    known = folder.read_arrays(target) if target.exists() and not is_stale(job, path) else None
+    known = results.kept(_RESULTS, job, path)
     search = _search(job)
     try:
         arrays = _found(job, search, path, stop) if known is None else known
@@ -315,7 +318,10 @@ def _certified(
     seeds = job.config.meta.seeds
     keys = jax.random.split(stream(stream(job.key, STAGE), "certificate"), -(-_KEYS // seeds) * seeds)
     slopes = pareto.certificate_slopes(search, theta, rows, shares, keys)
-    found = descent.certificate(slopes, confidence=job.config.interactions.confidence)
+    nan = float("nan")
+    found = descent.Certificate(nan, nan, nan, nan, nan, np.full(len(rows), nan))
+    if np.all(np.isfinite(slopes)):  # where derivatives explode there is nothing to certify, and the front stays
+        found = descent.certificate(slopes, confidence=job.config.interactions.confidence)
     return {
         **{f"certificate_{name}": np.array(getattr(found, name)) for name in found._fields},
         "certificate_objectives": index,
@@ -411,7 +417,9 @@ def findings(job: Job, arrays: Mapping[str, np.ndarray]) -> list[Finding]:
     index = np.array([NAMES.index(str(name)) for name in arrays["traded"]])
     told = changes(arrays, index, confidence=confidence)
     allowed = np.flatnonzero(~np.asarray(arrays["violates"]))
-    worse = constraints.harm_sign(index) * told.mean
+    # Ends are picked on the seeds of the selection and told on fresh ones: what was luck in picking is not in what is told.
+    level = arrays["selection"][0].mean(axis=0)
+    worse = constraints.harms(arrays["selection"][1:].mean(axis=1), level, index)
     if len(allowed) == 0:
         return []
     parts = []

@@ -13,6 +13,7 @@ added.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -30,8 +31,7 @@ from mamba.interactions.statistics import Estimate, estimate
 from mamba.meta import constraints, performative, players, systems, vector
 from mamba.meta.settings import PerformativityConfig
 from mamba.objectives import NAMES
-from mamba.runs import analysis, evaluation, folder, progress, stops
-from mamba.runs.config import APART, SERVICES, config_digest
+from mamba.runs import evaluation, folder, progress, results, stops
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
 from mamba.runs.tracking import Tracker
@@ -42,27 +42,22 @@ STAGE = "performativity"
 FILE = "performativity.npz"
 DEFAULT, NAIVE, STABLE, TRAINED = POINTS = ("default", "naive", "stable", "trained")
 # Of the interaction analysis it shares the confidence, of the derivatives what teams are paid for.
-_INDIFFERENT = (
-    *(*SERVICES, *(section for section in APART if section not in (STAGE, "interactions", "sensitivities"))),
-    *(f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"),
-    *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
-    "evaluation.transfer",
+_RESULTS = results.of_stage(
+    FILE,
+    reads=(STAGE, "interactions", "sensitivities"),
+    indifferent=(
+        *(
+            f"interactions.{field.name}"
+            for field in dataclasses.fields(InteractionsConfig)
+            if field.name != "confidence"
+        ),
+        *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
+        "evaluation.transfer",
+    ),
 )
+digest = functools.partial(results.digest, _RESULTS)
+is_stale = functools.partial(results.is_stale, _RESULTS)
 _STILL = 0.02  # of the radius: a move of the levers that counts as none
-
-
-def digest(job: Job) -> str:
-    """Digest of what decides the results."""
-    return config_digest(job.config, without=_INDIFFERENT)
-
-
-def is_stale(job: Job, path: Path) -> bool:
-    """Whether the folder holds results of another configuration.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return analysis.of_another(path / FILE, digest(job))
 
 
 def check(job: Job) -> None:
@@ -93,7 +88,7 @@ def run(
         UserError: the file is damaged.
     """
     target = path / FILE
-    known = folder.read_arrays(target) if target.exists() and not is_stale(job, path) else None
+    known = results.kept(_RESULTS, job, path)
     try:
         arrays = _measured(job, stop) if known is None else known
         if known is None:

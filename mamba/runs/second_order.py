@@ -8,6 +8,7 @@ what it brought the ecosystem in the end.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,8 +22,7 @@ from mamba.interactions.statistics import Estimate, estimate
 from mamba.meta import constraints, evolution, players, second_order, systems, vector
 from mamba.meta.second_order import FULL, LEARN, MYOPIC, Closeness
 from mamba.objectives import NAMES
-from mamba.runs import analysis, folder, progress, stops
-from mamba.runs.config import APART, SERVICES, config_digest
+from mamba.runs import folder, progress, results, stops
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
 from mamba.runs.tracking import Tracker
@@ -31,12 +31,21 @@ from mamba.streams import stream
 STAGE = "second_order"
 FILE = "second_order.npz"
 STATED = ("mean", "error", "low", "high", "p")
-_INDIFFERENT = (
-    *(*SERVICES, *(section for section in APART if section not in (STAGE, "interactions", "sensitivities"))),
-    *(f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"),
-    "evaluation.transfer",
-    *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
+_RESULTS = results.of_stage(
+    FILE,
+    reads=(STAGE, "interactions", "sensitivities"),
+    indifferent=(
+        *(
+            f"interactions.{field.name}"
+            for field in dataclasses.fields(InteractionsConfig)
+            if field.name != "confidence"
+        ),
+        "evaluation.transfer",
+        *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
+    ),
 )
+digest = functools.partial(results.digest, _RESULTS)
+is_stale = functools.partial(results.is_stale, _RESULTS)
 _FEWEST = {"seeds": 2, "audit_seeds": 4}  # fewer say nothing of their own noise
 _TOLD = 0.05  # share from which a block is worth a word
 _WORDS = {
@@ -49,20 +58,6 @@ _WORDS = {
     "learn": "everything that algorithms learn",
     "world": "everything outside the algorithms",
 }
-
-
-def digest(job: Job) -> str:
-    """Digest of the settings that decide the results; so do the trained levers, which the file holds."""
-    return config_digest(job.config, without=_INDIFFERENT)
-
-
-def is_stale(job: Job, path: Path) -> bool:
-    """Whether the folder holds results of another configuration.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return analysis.of_another(path / FILE, digest(job))
 
 
 def check(job: Job) -> None:
@@ -88,6 +83,7 @@ def run(
     path: Path,
     trained: np.ndarray,
     *,
+    shares: np.ndarray | None,
     evaluation: Mapping[str, np.ndarray],
     tracker: Tracker,
     stop: Callable[[], bool],
@@ -98,6 +94,8 @@ def run(
         job: the job.
         path: run folder.
         trained: [P] levers at the end of training, unconstrained.
+        shares: [B] shares of derivatives that passed at the end of training; None where all did. "The whole gradient" is what is
+            left where a block was closed.
         evaluation: objectives [S, J] on fresh seeds of the sampled model, `before` and `after` training.
         tracker: where to log.
         stop: whether a signal asks to stop.
@@ -112,7 +110,7 @@ def run(
         if np.array_equal(kept.get("trained", ()), trained):
             return kept
     try:
-        arrays = _measured(job, trained, evaluation, stop)
+        arrays = _measured(job, trained, evaluation, shares, stop)
     except stops.Stopped:
         return None
     folder.write_arrays(target, arrays)
@@ -150,7 +148,11 @@ def blocks_of(variants: Sequence[str]) -> list[int]:
 
 
 def _measured(
-    job: Job, trained: np.ndarray, evaluation: Mapping[str, np.ndarray], stop: Callable[[], bool]
+    job: Job,
+    trained: np.ndarray,
+    evaluation: Mapping[str, np.ndarray],
+    shares: np.ndarray | None,
+    stop: Callable[[], bool],
 ) -> dict[str, np.ndarray]:
     """Everything that the file holds.
 
@@ -172,7 +174,9 @@ def _measured(
     default = np.asarray(vector.flat(job.inputs.levers), np.float64)
     move = trained - default
 
-    parts = _derivatives(job, trained, asked=asked, weights=weights, own=own, owner=owner, key=key, stop=stop)
+    parts = _derivatives(
+        job, trained, asked=asked, weights=weights, own=own, owner=owner, shares=shares, key=key, stop=stop
+    )
     names = parts["variants"].tolist()
     gradient = parts["slopes"]  # [S, V, P] of the goal
     whole, myopic = gradient[:, names.index(FULL)], gradient[:, names.index(MYOPIC)]
@@ -180,6 +184,7 @@ def _measured(
     arrays = {
         "digest": np.array(digest(job)),
         "trained": trained,
+        "closed": np.array([] if shares is None else np.array(passing.blocks(ecosystem))[np.asarray(shares) == 0], str),
         "default": default,
         "names": np.array(ecosystem.names),
         "objectives": np.array(NAMES),
@@ -232,6 +237,7 @@ def _derivatives(
     weights: np.ndarray,
     own: players.Own,
     owner: np.ndarray,
+    shares: np.ndarray | None,
     key: jax.Array,
     stop: Callable[[], bool],
 ) -> dict[str, np.ndarray]:
@@ -243,6 +249,8 @@ def _derivatives(
     chosen = second_order.variants(
         system.blocks, steps=steps, groups=second_order.platform_groups(system.blocks), among=live
     )
+    passed = systems.everything_passes(system) if shares is None else np.asarray(shares, np.float32)
+    chosen = [variant._replace(shares=variant.shares * passed) for variant in chosen]
     by_name = {variant.name: variant for variant in chosen}
     every = np.eye(len(system.outcomes))
     metrics = np.array(sorted({int(own.row[a]) for a in set(owner.tolist()) if a != vector.NOBODY}), np.int64)

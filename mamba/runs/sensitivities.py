@@ -9,6 +9,7 @@ state.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,8 +23,7 @@ from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate
 from mamba.meta import constraints, evolution, players, vector
 from mamba.objectives import NAMES, OBJECTIVES, benefit_sign
-from mamba.runs import analysis, folder, progress, stops
-from mamba.runs.config import APART, SERVICES, config_digest
+from mamba.runs import analysis, folder, progress, results, stops
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, fitted, layout
 from mamba.runs.tracking import Tracker
@@ -32,32 +32,24 @@ from mamba.streams import stream
 STAGE = "sensitivities"
 FILE = "sensitivities.npz"
 # Of the interaction analysis it shares the confidence and the warm-up.
-_INDIFFERENT = (
-    *(*SERVICES, *(section for section in APART if section not in (STAGE, analysis.STAGE)), "evaluation.transfer"),
-    *(
-        f"interactions.{field.name}"
-        for field in dataclasses.fields(InteractionsConfig)
-        if field.name not in ("confidence", "warm_up")
+_RESULTS = results.of_stage(
+    FILE,
+    reads=(STAGE, analysis.STAGE),
+    indifferent=(
+        *("evaluation.transfer",),
+        *(
+            f"interactions.{field.name}"
+            for field in dataclasses.fields(InteractionsConfig)
+            if field.name not in ("confidence", "warm_up")
+        ),
     ),
 )
+digest = functools.partial(results.digest, _RESULTS)
+is_stale = functools.partial(results.is_stale, _RESULTS)
 _AUDIT_PAIRS = 16  # antithetic pairs of a key
 _AUDIT_SIGMA = 0.3  # unconstrained units
 _FEWEST = 4  # keys below which an own effect of pure noise passes its test too often
 _ESTIMATE = ("mean", "error", "low", "high", "p")
-
-
-def digest(job: Job) -> str:
-    """Digest of what decides the results."""
-    return config_digest(job.config, without=_INDIFFERENT)
-
-
-def is_stale(job: Job, path: Path) -> bool:
-    """Whether the folder holds results of another configuration.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return analysis.of_another(path / FILE, digest(job))
 
 
 def check(job: Job) -> None:
@@ -84,14 +76,14 @@ def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> 
     Raises:
         UserError: the file is damaged.
     """
-    target = path / FILE
-    if target.exists() and not is_stale(job, path):
-        return folder.read_arrays(target)
+    known = results.kept(_RESULTS, job, path)
+    if known is not None:
+        return known
     try:
         arrays = _measured(job, stop)
     except stops.Stopped:
         return None
-    folder.write_arrays(target, arrays)
+    folder.write_arrays(path / FILE, arrays)
     told = f"{source(arrays)}_objective_mean"
     row = {
         f"externalities/{objective}/{name}": arrays[told][k, j]

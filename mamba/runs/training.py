@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,18 @@ def train(
     if begun >= total:
         return state
     labels = vector.names(job.inputs.levers)
-    open_blocks = [name for name in passing.blocks(job.ecosystem) if not _closed(config.meta.through, name)]
+    open_blocks = _passing(job, shares_of(state))
     with progress.progress(total, "training", done=begun) as meter:
         while int(state.step) < total and not stop():
             index = int(state.step)
             clock = time.perf_counter()
             passed = open_blocks
-            state, told = optimise.step(trainer, state)
+            try:
+                state, told = optimise.step(trainer, state)
+            except ValueError as error:
+                raise UserError(f"meta: {error}") from error
+            if told.told["skipped"]:
+                progress.say(f"meta-step {index}: the gradient is not finite, so no lever moves in this step")
             open_blocks = _open_blocks(job, told, passed)
             if passed and passed != open_blocks:
                 closed = [name for name in passed if name not in open_blocks]
@@ -84,22 +89,31 @@ def train(
     return state
 
 
-def _closed(through: Mapping[str, bool], block: str) -> bool:
-    return block.startswith(passing.LEARNER) and not through.get(block.removeprefix(passing.LEARNER), True)
+def shares_of(state: optimise.TrainingState) -> np.ndarray | None:
+    """Shares [B] of derivatives that pass at the end of training; None where the estimator watches none."""
+    for held in (state.estimator, getattr(state.estimator, "path", None)):
+        if isinstance(held, growth.Guarded):
+            return np.asarray(held.shares)
+    return None
+
+
+def _passing(job: Job, shares: np.ndarray | None) -> list[str]:
+    names = passing.blocks(job.ecosystem)
+    return list(names) if shares is None else [name for name, share in zip(names, shares, strict=True) if share > 0]
 
 
 def _open_blocks(job: Job, told: optimise.Report, before: list[str]) -> list[str]:
     """Blocks that derivatives pass; those before where the estimator does not say."""
     if "passing" not in told.told:
         return before
-    names = passing.blocks(job.ecosystem)
-    return [name for name, share in zip(names, told.told["passing"], strict=True) if share > 0]
+    return _passing(job, told.told["passing"])
 
 
 def _row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str, Any]:
     row: dict[str, Any] = {
         "meta/utility": told.utility,
         "meta/audited": int(told.told.get("fresh", 0)),
+        "meta/skipped": told.told["skipped"],
         "meta/cosine": told.told.get("cosine", math.nan),
     }
     nothing = np.full(len(labels), math.nan)

@@ -72,7 +72,7 @@ def test_training_is_told_for_better_and_for_worse():
     found = findings.training(
         change,
         np.ones(len(NAMES)),
-        minimised=["toxic_exposure_per_user"],
+        wanted={"toxic_exposure_per_user": 1.0},
         kept=["engagement_per_user"],
         confidence=0.95,
     )
@@ -81,7 +81,7 @@ def test_training_is_told_for_better_and_for_worse():
     assert "had to keep, engagement by -10.0 %" in found.sentence
     # everything fell by a tenth: of what was not in the goal, that harms where more is healthier
     assert "; the price was click-through rate by -10.0 %" in found.sentence
-    assert findings.training(change, np.ones(len(NAMES)), minimised=[], kept=[], confidence=0.95) is None
+    assert findings.training(change, np.ones(len(NAMES)), wanted={}, kept=[], confidence=0.95) is None
 
 
 def _externality(**effects):

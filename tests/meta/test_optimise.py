@@ -197,7 +197,7 @@ def test_settings_that_cannot_be_met_are_refused(settings, words):
     [
         ({"through": {"c": False}}, "through: no algorithm is called 'c'. Known: a, b"),
         ({"estimator": "es", "through": {"a": False}}, "estimator es cannot stop derivatives"),
-        ({"estimator": "pes", "window": 9}, "window = 9 must be between 1 and the 4 steps"),
+        ({"estimator": "pes", "window": 9}, "window = 9 must divide the 4 steps of a rollout"),
     ],
 )
 def test_estimators_that_cannot_be_made_are_refused(settings, words):

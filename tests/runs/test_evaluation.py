@@ -75,10 +75,14 @@ def test_the_page_tells_what_survives(tmp_path: Path) -> None:
         "twitch_es": {
             "objectives": {"toxic_exposure_per_user": there},
             "share": {"mean": 0.5, "low": 0.4, "high": 0.6},
+            "home": {"mean": 0.2, "low": 0.1, "high": 0.3},
         }
     }
     share = statistics.Estimate(*(np.asarray(x) for x in (0.5, 0.05, 0.4, 0.6, 0.0)))
-    told["findings"].append(findings.transfer(share, where="twitch_es", confidence=0.95)._asdict())
+    home = statistics.Estimate(*(np.asarray(x) for x in (0.2, 0.02, 0.1, 0.3, 0.0)))
+    told["findings"].append(findings.transfer(share, home, where="twitch_es", confidence=0.95)._asdict())
+    nothing = findings.transfer(share, home._replace(low=np.asarray(-0.1)), where="twitch_es", confidence=0.95)
+    assert "Nothing that could survive" in nothing.sentence
     source, page = written(make(tmp_path, summary=told))
     assert "In twitch_es, 50.0 % of the gain survives" in page.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Without more training, 50 % of the gain survives in twitch_es" in page.text

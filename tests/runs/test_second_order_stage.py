@@ -77,7 +77,7 @@ def measured(tmp_path, made_up):
 
     def run(levers=trained, stop=_never, job=job, tracker=None):
         return second_order.run(
-            job, tmp_path, levers, evaluation=evaluation, tracker=tracker or tracking.nothing(), stop=stop
+            job, tmp_path, levers, shares=None, evaluation=evaluation, tracker=tracker or tracking.nothing(), stop=stop
         )
 
     return run, trained

@@ -13,7 +13,7 @@ from mamba.interactions.statistics import Estimate
 from mamba.meta import constraints
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import folder, pareto
-from mamba.runs.markup import Column, Html, between, count, join, number, percent, series, table, tag
+from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import fronts as pictures
 from mamba.runs.sections.shared import Figures, View, interval_words, label_of, required
 
@@ -208,6 +208,9 @@ def _certificates(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
             continue
         squared, low, high = (float(arrays[f"certificate_{part}_{place}"]) for part in ("squared", "low", "high"))
         at = [OBJECTIVES[NAMES[int(i)]].label for i in arrays[f"certificate_objectives_{place}"]]
+        if not math.isfinite(squared):
+            rows.append([words, join(at, ", "), MISSING, "derivatives explode there, so there is no slope to judge"])
+            continue
         ends = [100.0 * math.sqrt(max(end, 0.0)) for end in (squared, low, high)]
         reading = "a direction that helps all of them is left" if low > 0 else "no such direction is resolved"
         rows.append(

@@ -18,7 +18,19 @@ from mamba.runs.sections.shared import Figures, View, interval_words, label_of, 
 
 _CLOSE = ("cosine", "cosine_low", "cosine_high", "error", "error_low", "error_high")
 _NEEDED = (
-    *("variants", "objectives", "outcomes", "levers", "owner", "names", "own_row", "flipped", "trained", "default"),
+    *(
+        "variants",
+        "objectives",
+        "outcomes",
+        "levers",
+        "owner",
+        "names",
+        "own_row",
+        "flipped",
+        "trained",
+        "default",
+        "closed",
+    ),
     *(f"full_{part}" for part in _CLOSE),
     *("slopes", "goal_weights", "objective_error", "step_gap_error", "learn_gap_error"),
     *(f"{name}_{part}" for name in ("own_gain", "effect", "promised") for part in ("mean", "low", "high")),
@@ -60,6 +72,11 @@ def _share(view: View, arrays: Mapping[str, NDArray[Any]]) -> list[Html]:
         "(default levers, smooth expected mode, ",
         f"{count(arrays['slopes'].shape[0], 'rollout')}). ",
     ]  # fmt: skip
+    if len(arrays["closed"]):
+        text.append(
+            join(["No derivative passes through ", series([tag("strong", str(name)) for name in arrays["closed"]]),
+                  ", which training had closed: the whole gradient is what is left without it. "])
+        )  # fmt: skip
     if math.isfinite(share):
         text.append(
             join(

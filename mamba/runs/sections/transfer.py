@@ -22,6 +22,8 @@ def transfer_section(view: View) -> Html:
 
 
 def _share(view: View, name: str, each: Mapping[str, Any]) -> Html:
+    if not value_of(each.get("home") or {}, "low") > 0:
+        return Html(f"In {name}: no share of the gain, because none was clear where the levers were trained.")
     mean, low, high = (value_of(each.get("share") or {}, end) for end in ("mean", "low", "high"))
     interval = interval_words(100 * low, 100 * high, in_percent=True, signed=False)
     return join(
