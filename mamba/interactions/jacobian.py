@@ -162,9 +162,8 @@ def audited(values: np.ndarray, *, n_levers: int, n_keys: int, pairs: int, sigma
     Returns:
         A Jacobian without direct part; `value` averages the perturbed runs of each key.
     """
-    table = np.asarray(values, np.float64).reshape(n_keys, -1, values.shape[-1])
-    each = [evolution.audit(rows, n_parameters=n_levers, n_keys=1, pairs=pairs, sigma=sigma) for rows in table]
-    return Jacobian(np.stack([one.value for one in each]), np.stack([one.jacobian for one in each]), None)
+    found, value = evolution.each_key(values, n_parameters=n_levers, n_keys=n_keys, pairs=pairs, sigma=sigma)
+    return Jacobian(value, found, None)
 
 
 def mediated_share(jacobian: Jacobian) -> np.ndarray:

@@ -128,10 +128,8 @@ def audit(
         key; with one key from the residual of its fit, which does not. Few keys say little about the spread of one column, so
         that it is drawn up towards that of all columns, which counts as `_PRIOR` degrees of freedom (Smyth 2004, section 3).
     """
-    rows = np.stack([design(n_parameters, pairs, key=s) for s in range(n_keys)]).astype(np.float64)  # [S, R, P]
+    rows, slope, table = _slopes(values, n_parameters=n_parameters, n_keys=n_keys, pairs=pairs, sigma=sigma)
     count = rows.shape[1]
-    table = np.asarray(values, np.float64).reshape(n_keys, count, 2, -1)
-    slope = (table[:, :, 0] - table[:, :, 1]) / (2.0 * sigma)  # [S, R, J]
     jacobian = np.einsum("srp,srj->sjp", rows, slope) / count
     share = np.full(n_keys, 1.0 / n_keys) if weights is None else np.asarray(weights, np.float64)
     mean = np.einsum("s,sjp->jp", share, jacobian)
@@ -148,3 +146,20 @@ def audit(
         every = np.einsum("srj,srk->jk", residual, residual) / ((count - n_parameters) * count)
         covariance = np.broadcast_to(every, (n_parameters, *every.shape)).copy()
     return Audit(mean, covariance, share @ table.mean(axis=(1, 2)))
+
+
+def each_key(
+    values: np.ndarray, *, n_parameters: int, n_keys: int, pairs: int, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Jacobians [S, J, P] and mean outcomes [S, J] of every key by itself, from the outcomes at `points`; as `audit`."""
+    rows, slope, table = _slopes(values, n_parameters=n_parameters, n_keys=n_keys, pairs=pairs, sigma=sigma)
+    return np.einsum("srp,srj->sjp", rows, slope) / rows.shape[1], table.mean(axis=(1, 2))
+
+
+def _slopes(
+    values: np.ndarray, *, n_parameters: int, n_keys: int, pairs: int, sigma: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Designs [S, R, P], slopes along their rows [S, R, J], and outcomes [S, R, 2, J]."""
+    rows = np.stack([design(n_parameters, pairs, key=s) for s in range(n_keys)]).astype(np.float64)
+    table = np.asarray(values, np.float64).reshape(n_keys, rows.shape[1], 2, -1)
+    return rows, (table[:, :, 0] - table[:, :, 1]) / (2.0 * sigma), table

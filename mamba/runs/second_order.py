@@ -306,13 +306,8 @@ def _audited(job: Job, key: jax.Array, stop: Callable[[], bool]) -> np.ndarray:
     total, levers = len(members.keys), int(vector.flat(job.inputs.levers).size)
     with progress.progress(total, f"gradient of the sampled model: {total:,} rollouts") as meter:
         values = np.asarray(job.evaluate(members, stops.counted(meter, stop, total=total)), np.float64)
-    each = values.reshape(config.audit_seeds, -1, values.shape[-1])
-    return np.stack(
-        [
-            evolution.audit(some, n_parameters=levers, n_keys=1, pairs=config.audit_pairs, sigma=sigma).jacobian
-            for some in each
-        ]
-    )
+    seeds, pairs = config.audit_seeds, config.audit_pairs
+    return evolution.each_key(values, n_parameters=levers, n_keys=seeds, pairs=pairs, sigma=sigma)[0]
 
 
 def _against(

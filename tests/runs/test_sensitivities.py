@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mamba.interactions import externalities, game, jacobian
-from mamba.meta import estimators, vector
+from mamba.meta import evolution, vector
 from mamba.objectives import NAMES
 from mamba.runs import sensitivities, tracking
 from mamba.runs.config import load_config
@@ -125,7 +125,7 @@ def test_a_signal_during_an_earlier_part_leaves_no_half_results(tmp_path, monkey
         monkeypatch.setattr(module, name, call)
 
     watched(externalities, "conflict", "derivatives")
-    watched(estimators, "perturbed", "audit")
+    watched(evolution, "perturbed", "audit")
     watched(game, "coordination", "coordination")
     assert sensitivities.run(job, tmp_path, tracker=TRACKER, stop=lambda: bool(signals)) is None
     assert begun[-1] == part and not (tmp_path / sensitivities.FILE).exists()
