@@ -165,18 +165,17 @@ def compared(job: Job, platforms: dict[str, Levers], values: dict[str, np.ndarra
         + " | ".join(words(estimate(-100.0 * gain[name][:, None], CONFIDENCE)) for name in others)
         + " |"
     )
-    broken = []
-    for name in others:
-        violated = constraints.violations(values[name].mean(axis=0), level, goal)
-        broken.append(
-            ", ".join(OBJECTIVES[key].label for key, v in zip(job.config.meta.keep, violated, strict=True) if v > 0)
-            or "none"
-        )
-    lines.append(f"| constraints broken on average | {' | '.join(broken)} |")
+    broken = {name: violated(job, before, values[name], goal) for name in others}
+    lines.append(
+        f"| constraints broken (beyond the interval) | {' | '.join(broken[name] or 'none' for name in others)} |"
+    )
+    steps, count = job.config.meta.steps, len(job.ecosystem.names)
+    budget = {"joint": steps, "apart": steps * count, "in turn": steps * count, "own": steps}
+    lines.append(f"| meta-steps, all trainings together | {' | '.join(str(budget[name]) for name in others)} |")
     lines += ["", "Price of non-coordination, in points of the goal (joint less the other, paired):", ""]
-    lines += [
-        f"- {name}: {words(estimate(100.0 * (gain['joint'] - gain[name])[:, None], CONFIDENCE))}" for name in others[1:]
-    ]
+    for name in others[1:]:
+        price = words(estimate(100.0 * (gain["joint"] - gain[name])[:, None], CONFIDENCE))
+        lines.append(f"- {name}: {price}" + (f"; no price, it breaks {broken[name]}" if broken[name] else ""))
     labels = vector.names(platforms["today"])
     table = {name: np.asarray(vector.flat(levers)) for name, levers in platforms.items()}
     lines += ["", f"| lever, moved in unconstrained units | {' | '.join(others)} |", f"|---|{'---|' * len(others)}"]
@@ -184,6 +183,14 @@ def compared(job: Job, platforms: dict[str, Levers], values: dict[str, np.ndarra
         moves = [f"{table[name][p] - table['today'][p]:+.2f}" for name in others]
         lines.append(f"| {label} | {' | '.join(moves)} |")
     return lines
+
+
+def violated(job: Job, before: np.ndarray, after: np.ndarray, goal: constraints.Goal) -> str:
+    """Constraints that are broken even at the better end of their interval."""
+    level = before.mean(axis=0)
+    each = np.array([constraints.violations(level + a - b, level, goal) for a, b in zip(after, before, strict=True)])
+    low = estimate(each, CONFIDENCE).low
+    return ", ".join(OBJECTIVES[key].label for key, end in zip(job.config.meta.keep, low, strict=True) if end > 0)
 
 
 def words(found: Estimate) -> str:

@@ -8,7 +8,7 @@ level of the platform with every algorithm on, because a raw number of toxic imp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
     """One finding.
 
     Attributes:
-        kind: `interaction`, `side_effect`, `externality`, `emergence`, `training` or `transfer`.
+        kind: `interaction`, `side_effect`, `externality`, `emergence`, `training`, `transfer` or `worlds`.
         sentence: for people.
         objective: objective name.
         mean: effect in the objective's unit.
@@ -390,3 +390,23 @@ def transfer(share: Estimate, home: Estimate, *, where: str, confidence: float) 
         f"where the levers were trained it was {of_home} (fresh seeds, sampled model)."
     )
     return Finding("transfer", sentence, "", mean / 100.0, low / 100.0, high / 100.0)
+
+
+def worlds(told: Mapping[str, Any], *, seeds: int, confidence: float) -> Finding:
+    """What training changed in worlds that were sampled, on average and in the worst of them.
+
+    Args:
+        told: `mamba.runs.evaluation.over_worlds`.
+        seeds: number of worlds.
+        confidence: of the intervals.
+    """
+
+    def words(part: str) -> str:
+        mean, low, high = (100.0 * told[part][end] for end in ("mean", "low", "high"))
+        return f"{mean:+.1f} points ({100 * confidence:g} % CI {low:+.1f} to {high:+.1f})"
+
+    sentence = (
+        f"In {seeds} sampled worlds that nothing was trained in, the goal changed by {words('mean')} on average and by "
+        f"{words('tail')} in the worst {100 * (1 - told['level']):.0f} % of them; less is better (sampled model)."
+    )
+    return Finding("worlds", sentence, "", *(told["tail"][end] for end in ("mean", "low", "high")))

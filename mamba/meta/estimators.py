@@ -365,7 +365,8 @@ def pes(
 ) -> Estimator:
     """Persistent evolution strategies: W steps of perturbed lives at a time, each weighted with all its perturbations so far.
 
-    Unbiased for the smoothed outcomes of a whole life, W however short; the variance grows with the number of windows in a life.
+    Unbiased for the smoothed average of a life's windows, W however short, where outcomes are averages over time; an outcome
+    that is taken at the end, or is a ratio, is that of each window here. The variance grows with the number of windows in a life.
 
     Args:
         system: of the sampled model.

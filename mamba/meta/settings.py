@@ -33,7 +33,9 @@ class MetaConfig:
     )
     only: tuple[str, ...] = setting((), "algorithms whose levers are trained, the others stay; none named trains all")
     monitor_every: int = setting(
-        10, "meta-steps from one look at the growth of derivatives to the next; 0 never looks", ge=0
+        10,
+        "meta-steps from one look at the growth of derivatives to the next (hybrid and pathwise); 0 never looks",
+        ge=0,
     )
     goal: str = setting(
         "ecosystem",

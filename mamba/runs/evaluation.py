@@ -11,20 +11,33 @@ import numpy as np
 
 from mamba import members as mem
 from mamba.interactions import statistics
-from mamba.meta import constraints
+from mamba.meta import constraints, robust
 from mamba.objectives import NAMES
 from mamba.runs import progress, stops
 from mamba.runs.job import Job, prepare
 from mamba.streams import stream
 from mamba.types import Levers
+from mamba.world.parameters import WorldParameters
 
 STAGE = "evaluation"
 
 
 def compared(
-    job: Job, platforms: Mapping[str, Levers], *, stop: Callable[[], bool], where: str = ""
+    job: Job,
+    platforms: Mapping[str, Levers],
+    *,
+    stop: Callable[[], bool],
+    where: str = "",
+    worlds: WorldParameters | None = None,
 ) -> dict[str, np.ndarray]:
     """Objectives of several platforms on the same fresh seeds, name -> [S, J].
+
+    Args:
+        job: the job.
+        platforms: name -> levers.
+        stop: whether a signal asks to stop.
+        where: words for the progress bar; other words, other seeds.
+        worlds: leaves [S], the world of every seed; None takes that of the job.
 
     Raises:
         Stopped: a signal arrived.
@@ -33,7 +46,7 @@ def compared(
     keys = jax.random.split(
         stream(job.key, STAGE + where), seeds
     )  # other communities, other seeds: their means are independent
-    everyone = mem.join(*(mem.repeat(job.ecosystem, levers, keys) for levers in platforms.values()))
+    everyone = mem.join(*(mem.repeat(job.ecosystem, levers, keys, parameters=worlds) for levers in platforms.values()))
     total = len(platforms) * seeds
     with progress.progress(total, f"evaluation{where}: {total} rollouts on fresh seeds") as meter:
         values = job.evaluate(everyone, stops.counted(meter, stop, total=total))[:, : len(NAMES)]
@@ -48,6 +61,48 @@ def elsewhere(config: Any, dataset: str) -> Job:
     """
     scenario = dataclasses.replace(config.scenario, dataset=dataset)
     return prepare(dataclasses.replace(config, scenario=scenario))
+
+
+def sampled_worlds(job: Job) -> WorldParameters:
+    """The worlds that robust training is judged in: one for every fresh seed, none of them trained in."""
+    config = job.config
+    key = stream(stream(job.key, STAGE), "worlds")
+    return robust.parameter_samples(
+        key, job.inputs.parameters, spread=config.meta.spread, count=config.evaluation.seeds
+    )
+
+
+def over_worlds(
+    runs: Mapping[str, np.ndarray], goal: constraints.Goal, *, level: float, confidence: float
+) -> dict[str, Any]:
+    """What training changed in sampled worlds, for the summary.
+
+    Args:
+        runs: `compared` of the platforms `before` and `after`, every seed in a world of its own.
+        goal: what was minimised.
+        level: of the conditional value at risk.
+        confidence: of the intervals.
+
+    Returns:
+        `mean` change of the goal, and `tail`: its mean in the worst share 1 - level of the worlds, picked by the same runs, so
+        that it also holds the luck of the seeds and is, if anything, too pessimistic. Intervals are percentiles of a bootstrap
+        over worlds.
+    """
+    before, after = runs["before"], runs["after"]
+    change = -gains(before, after, goal)
+    again = change[np.random.default_rng(0).integers(0, len(change), (2000, len(change)))]
+    ends = [50.0 * (1.0 - confidence), 50.0 * (1.0 + confidence)]
+
+    def stated(value: float, samples: np.ndarray) -> dict[str, float]:
+        low, high = np.percentile(samples, ends)
+        return {"mean": float(value), "low": float(low), "high": float(high)}
+
+    tail = float(robust.cvar(change, level)[0])
+    return {
+        "level": level,
+        "mean": stated(float(change.mean()), again.mean(axis=1)),
+        "tail": stated(tail, robust.cvar(again, level)[0]),
+    }
 
 
 def gains(before: np.ndarray, after: np.ndarray, goal: constraints.Goal) -> np.ndarray:

@@ -381,6 +381,10 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
             )
             for name in job.config.evaluation.transfer
         }
+        varied = None
+        if job.config.meta.spread:
+            worlds = evaluation.sampled_worlds(job)
+            varied = evaluation.compared(job, platforms, stop=of.stop, where=" in sampled worlds", worlds=worlds)
     except stops.Stopped:
         return None
     row = {
@@ -395,10 +399,16 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
         share, home = evaluation.surviving(values, here, trainer.goal, confidence=confidence)
         found.append(findings.transfer(share, home, where=name, confidence=confidence))
     row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
+    robust = None
+    if varied is not None:
+        level = job.config.meta.level
+        robust = evaluation.over_worlds(varied, trainer.goal, level=level, confidence=confidence)
+        row |= {f"worlds/{part}": robust[part]["mean"] for part in ("mean", "tail")}
+        found.append(findings.worlds(robust, seeds=job.config.evaluation.seeds, confidence=confidence))
     step = int(state.step)
     of.metrics.append({"stage": EVALUATION, "meta_step": step, **folder.plain(row)})
     of.tracker.log(step, row)
-    return {**here, "transfer": told, "findings": found}
+    return {**here, "transfer": told, "worlds": robust, "findings": found}
 
 
 def _summary(
@@ -438,6 +448,7 @@ def _summary(
             for k, name in enumerate(NAMES)
         },
         "transfer": measured["transfer"],
+        "worlds": measured["worlds"],
         "levers": {name: {"unit": units[name], "before": default[name], "after": turned[name]} for name in default},
         "minimise": dict(config.meta.minimise),
         "keep": dict(config.meta.keep),

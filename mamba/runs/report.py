@@ -68,6 +68,7 @@ KINDS_OF_FINDING = {
     "performativity": "Retraining",
     "pareto": "Trade-offs",
     "transfer": "Elsewhere",
+    "worlds": "Other worlds",
 }
 
 

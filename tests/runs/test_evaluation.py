@@ -107,3 +107,13 @@ def test_the_page_tells_whether_derivatives_explode(tmp_path: Path, factor, shar
         row |= {"passing/users": 1.0, "passing/learner/home": share if late else 1.0}
     _, page = written(make(tmp_path, rows=rows))
     assert "Do derivatives explode?" in page.text and words in page.text
+
+
+def test_worlds_tell_the_mean_and_the_worst_share():
+    before, after = _runs(0.5, 0.5)["before"], _runs(0.5, 0.5)["after"]
+    after[:, TOXIC] = 0.5 * (1.0 + np.array([-0.4, -0.3, -0.2, -0.1, 0.0, 0.1]))
+    told = evaluation.over_worlds({"before": before, "after": after}, GOAL, level=2 / 3, confidence=0.9)
+    assert told["mean"]["mean"] == pytest.approx(-0.15) and told["tail"]["mean"] == pytest.approx(0.05)
+    assert told["tail"]["low"] < told["tail"]["mean"] < told["tail"]["high"] <= 0.1 + 1e-9
+    sentence = findings.worlds(told, seeds=6, confidence=0.9).sentence
+    assert "-15.0 points" in sentence and "+5.0 points" in sentence and "worst 33 %" in sentence
