@@ -398,7 +398,7 @@ class Audited(NamedTuple):
         jacobian: [J, P] of the last audit.
         covariance: [P, J, J] of the errors of each parameter's column.
         bias_squared: [R, P] smoothed squared bias of the differentiated rows, each row of unit norm.
-        differentiated: [R, P] the differentiated rows at the time of the last audit.
+        theta: [P] where the last audit was made.
         path: state of the differentiating estimator.
     """
 
@@ -407,7 +407,7 @@ class Audited(NamedTuple):
     jacobian: Array
     covariance: Array
     bias_squared: Array
-    differentiated: Array
+    theta: Array
     path: Any
 
 
@@ -425,8 +425,9 @@ def hybrid(
     """A differentiating estimator, audited by `es` every so often and combined with it entry by entry.
 
     Each entry's weight is the inverse of its mean squared error, with the bias of the derivative estimated by its distance from the
-    audit: where the relaxation lies, the estimator leans on the audit by itself. An audit grows old: what the derivative has moved
-    since counts as an error of it, so that later estimates lean on the derivative again.
+    audit: where the relaxation lies, the estimator leans on the audit by itself. An audit holds around where it was made, as far
+    as it looked: at a distance of sigma (root mean square over the parameters) its error is as large as itself, so that later
+    estimates lean on the derivative again.
 
     `told`: `pathwise`, `audited`, `audited_error` and `weight` (of the derivative) [R, P], `fresh` (1 when this estimate made an
     audit).
@@ -461,8 +462,8 @@ def hybrid(
         usable = np.isfinite(found.jacobian)
         here = np.where(usable, found.jacobian, 0.0)
         if not fresh:
-            moved = np.where(usable, here - np.asarray(state.differentiated, np.float64), 0.0)
-            checked = checked._replace(error=np.sqrt(checked.error**2 + moved**2))
+            away = np.sqrt(np.mean((np.asarray(theta, np.float64) - np.asarray(state.theta)) ** 2)) / sigma
+            checked = checked._replace(error=np.sqrt(checked.error**2 + (away * checked.jacobian) ** 2))
         scale = np.maximum(np.linalg.norm(here, axis=1, keepdims=True), 1e-12)
         bias = np.asarray(state.bias_squared, np.float64)
         if fresh:
@@ -473,7 +474,7 @@ def hybrid(
         jacobian, error, weight = combine(found, checked, bias * scale**2)
         told |= {"audited": checked.jacobian, "audited_error": checked.error, "weight": weight}
         kept = {"jacobian": seen.jacobian, "covariance": seen.covariance, "bias_squared": bias}
-        kept |= {"differentiated": here} if fresh else {}
+        kept |= {"theta": theta} if fresh else {}
         state = state._replace(audited=jnp.int32(1), **{name: jnp.asarray(x, jnp.float32) for name, x in kept.items()})
         return Gradient(found.value, jacobian, error, {**found.told, **told}), state
 
@@ -484,7 +485,7 @@ def hybrid(
             jacobian=jnp.zeros((outcomes, len(theta))),
             covariance=jnp.zeros((len(theta), outcomes, outcomes)),
             bias_squared=jnp.zeros((n_rows, len(theta))),
-            differentiated=jnp.zeros((n_rows, len(theta))),
+            theta=jnp.zeros(len(theta)),
             path=path.init(theta),
         )
 
