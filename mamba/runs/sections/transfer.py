@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mamba.runs.markup import Column, Html, count, join, percent, table, tag
+from mamba.runs.markup import Column, Html, between, count, escape, join, percent, table, tag
 from mamba.runs.sections.shared import NOTHING, View, interval_words, said, titled, value_of, verdict_of
 
 
@@ -23,16 +23,12 @@ def transfer_section(view: View) -> Html:
 
 def _share(view: View, name: str, each: Mapping[str, Any]) -> Html:
     if not value_of(each.get("home") or {}, "low") > 0:
-        return Html(f"In {name}: no share of the gain, because none was clear where the levers were trained.")
+        return escape(f"In {name}: no share of the gain, because none was clear where the levers were trained.")
     mean, low, high = (value_of(each.get("share") or {}, end) for end in ("mean", "low", "high"))
-    interval = interval_words(100 * low, 100 * high, in_percent=True, signed=False)
-    return join(
-        [
-            f"In {name}, {percent(100 * mean, signed=False)} of the gain survives ({view.ci} ",
-            interval,
-            "): the fall of the training goal there over that where the levers were trained, both in relative change to the "
-            "default levers of that community, on fresh seeds of the sampled model.",
-        ]
+    return escape(
+        f"In {name}, {percent(100 * mean, signed=False)} of the gain survives ({view.ci} "
+        f"{between(100 * low, 100 * high, in_percent=True, signed=False)}): the fall of the training goal there over that where "
+        "the levers were trained, both in relative change to the default levers of that community, on fresh seeds of the sampled model."
     )
 
 
