@@ -28,7 +28,8 @@ def _share(view: View, name: str, each: Mapping[str, Any]) -> Html:
     return escape(
         f"In {name}, {percent(100 * mean, signed=False)} of the gain survives ({view.ci} "
         f"{between(100 * low, 100 * high, in_percent=True, signed=False)}): the fall of the training goal there over that where "
-        "the levers were trained, both in relative change to the default levers of that community, on fresh seeds of the sampled model."
+        "the levers were trained, both in relative change to the default levers of that community, on fresh seeds of the "
+        "sampled model."
     )
 
 
