@@ -8,7 +8,7 @@ its slack, c = (0.97 J0 - J) / (0.03 |J0|), so that one multiplier scale suits a
 nobody can argue about a weight of 0.37.
 
 References:
-    Hestenes 1969; Powell 1969; Nocedal and Wright 2006, chapter 17.
+    Hestenes 1969; Powell 1969; Nocedal and Wright 2006, chapter 17; Stooke, Achiam and Abbeel 2020.
 """
 
 from __future__ import annotations
@@ -81,7 +81,11 @@ def slope(
     penalty: float,
     utility: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Derivative of L with respect to the objectives, [J]: the weights of the next pathwise gradient.
+    """Derivative with respect to the objectives, [J], of L over one plus the weights that it puts on constraints.
+
+    These are the weights of the next gradient. The divisor changes no stationary point; without it one broken constraint makes
+    gradients several times as large, which optimisers that scale by past gradients (Adam) remember long after it is mended (Stooke,
+    Achiam and Abbeel 2020).
 
     Args:
         violation: [K] present (smoothed) constraint values.
@@ -94,7 +98,7 @@ def slope(
     weights = goal.weights / _scale(baseline) if utility is None else np.array(utility, np.float64)
     push = np.maximum(0.0, multipliers + penalty * violation)
     np.add.at(weights, goal.kept, -_sign(goal) * push / _slack(baseline, goal))
-    return weights
+    return weights / (1.0 + push.sum())
 
 
 def check(baseline: np.ndarray, goal: Goal) -> None:

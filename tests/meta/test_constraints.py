@@ -20,7 +20,7 @@ def _lagrangian(values, baseline, goal, multipliers, penalty):
 
 
 @pytest.mark.parametrize("engagement", [1.2, 0.97, 0.8])
-def test_slope_is_the_derivative_of_the_lagrangian(engagement):
+def test_slope_is_the_scaled_derivative_of_the_lagrangian(engagement):
     goal = constraints.goal(
         {"toxic_exposure_per_user": 1.0, "trust": -0.5}, {"engagement_per_user": 0.97, "trust": 0.99}
     )
@@ -30,12 +30,25 @@ def test_slope_is_the_derivative_of_the_lagrangian(engagement):
     multipliers, penalty = np.array([0.4, 0.0]), 6.0
     violated = constraints.violations(values, baseline, goal)
     slope = constraints.slope(violated, baseline, goal, multipliers=multipliers, penalty=penalty)
+    divisor = 1.0 + np.maximum(0.0, multipliers + penalty * violated).sum()
     for j in range(len(NAMES)):
         step = np.zeros(len(NAMES))
         step[j] = 1e-6
         up = _lagrangian(values + step, baseline, goal, multipliers, penalty)
         down = _lagrangian(values - step, baseline, goal, multipliers, penalty)
-        assert slope[j] == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-6)
+        assert slope[j] * divisor == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-6)
+
+
+def test_a_broken_constraint_does_not_make_the_gradient_large():
+    goal = constraints.goal({"toxic_exposure_per_user": 1.0}, {"engagement_per_user": 0.97})
+    baseline = np.ones(len(NAMES))
+    slopes = [
+        constraints.slope(np.array([c]), baseline, goal, multipliers=np.array([0.5]), penalty=6.0)
+        for c in (-1.0, 0.0, 50.0)
+    ]
+    assert slopes[0][TOXIC] == 1.0 and slopes[0][ENGAGEMENT] == 0.0
+    sizes = [abs(slope[TOXIC]) + 0.03 * abs(slope[ENGAGEMENT]) for slope in slopes]
+    assert sizes == pytest.approx([1.0, 1.0, 1.0])
 
 
 def test_the_baseline_fulfils_a_constraint_with_slack_also_below_zero():
