@@ -6,7 +6,6 @@ are kept in `interactions.part.npz`, so that a stopped analysis goes on where it
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 
 from mamba.algorithms.base import no_learning
 from mamba.interactions import designs, factorial
-from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate
 from mamba.interactions.verdicts import VERDICTS
 from mamba.objectives import NAMES, OBJECTIVES
@@ -31,9 +29,6 @@ from mamba.streams import stream
 
 STAGE = "interactions"
 PART = "interactions.part.npz"
-ALL_BUT_CONFIDENCE = tuple(
-    f"interactions.{field.name}" for field in dataclasses.fields(InteractionsConfig) if field.name != "confidence"
-)
 # What the values of the factorial do not depend on.
 _INDIFFERENT = (
     *(*SERVICES, *(section for section in APART if section != STAGE), "meta", "evaluation"),

@@ -32,14 +32,8 @@ STAGE = "emergence"
 FILE = "emergence.npz"
 _RESULTS = results.of_stage(
     FILE,
-    reads=(STAGE, analysis.STAGE),
-    indifferent=(
-        *(
-            "meta",
-            "evaluation",
-        ),
-        *analysis.ALL_BUT_CONFIDENCE,
-    ),
+    reads={STAGE: results.ALL, analysis.STAGE: ("confidence",)},
+    indifferent=("meta", "evaluation"),
 )
 digest = functools.partial(results.digest, _RESULTS)
 is_stale = functools.partial(results.is_stale, _RESULTS)

@@ -344,18 +344,14 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
         measured["findings"] += second_order.findings(job, shares)
         stages.add(second_order.STAGE)
     turned = optimise.levers_of(trainer, state) if job.config.meta.steps else None
-    if job.config.performativity.rounds:
-        points = performativity.run(job, of.path, trained=turned, tracker=of.tracker, stop=of.stop)
-        if points is None:
+    for stage, wanted in ((performativity, job.config.performativity.rounds), (pareto, job.config.pareto.divisions)):
+        if not wanted:
+            continue
+        arrays = stage.run(job, of.path, trained=turned, tracker=of.tracker, stop=of.stop)
+        if arrays is None:
             return None
-        measured["findings"] += performativity.findings(job, points)
-        stages.add(performativity.STAGE)
-    if job.config.pareto.divisions:
-        front = pareto.run(job, of.path, trained=turned, tracker=of.tracker, stop=of.stop)
-        if front is None:
-            return None
-        measured["findings"] += pareto.findings(job, front)
-        stages.add(pareto.STAGE)
+        measured["findings"] += stage.findings(job, arrays)
+        stages.add(stage.STAGE)
     summary = _summary(job, trainer, state, found, measured)
     again = () if results is None else ("interaction", "side_effect")
     more = [each for each in of.before.get("findings", []) if each["kind"] in _ANALYSED and each["kind"] not in again]

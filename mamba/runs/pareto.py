@@ -11,7 +11,6 @@ bind there.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,6 @@ import numpy as np
 
 from mamba import passing
 from mamba.interactions.findings import Finding
-from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate, estimate
 from mamba.meta import constraints, descent, fronts, pareto, vector
 from mamba.meta.settings import ParetoConfig
@@ -41,22 +39,10 @@ BASELINE, EVEN, TRAINED = "baseline", "even", "trained"
 # Of the interaction analysis it shares the confidence.
 _RESULTS = results.of_stage(
     FILE,
-    reads=(STAGE, "interactions"),
+    reads={STAGE: results.ALL, "interactions": ("confidence",)},
     indifferent=(
-        *(
-            f"interactions.{field.name}"
-            for field in dataclasses.fields(InteractionsConfig)
-            if field.name != "confidence"
-        ),
-        *(
-            "evaluation.transfer",
-            "meta.steps",
-            "meta.minimise",
-            "meta.goal",
-            "meta.spread",
-            "meta.worlds",
-            "meta.level",
-        ),
+        "evaluation.transfer",
+        *(f"meta.{name}" for name in ("steps", "minimise", "goal", "spread", "worlds", "level")),
     ),
 )
 digest = functools.partial(results.digest, _RESULTS)
@@ -90,22 +76,23 @@ def run(
     Raises:
         UserError: the file is damaged.
     """
-    target = path / FILE
-    known = results.kept(_RESULTS, job, path)
     search = _search(job)
+
+    def extend(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        (path / PART).unlink(missing_ok=True)  # the whole is written
+        return (
+            arrays
+            if trained is None
+            else _with(job, search, arrays, np.asarray(vector.flat(trained), np.float64), stop)
+        )
+
     try:
-        arrays = _found(job, search, path, stop) if known is None else known
-        if known is None:
-            folder.write_arrays(target, arrays)
-            (path / PART).unlink(missing_ok=True)
-        if trained is not None:
-            there = _with(job, search, arrays, np.asarray(vector.flat(trained), np.float64), stop)
-            if there is not arrays:
-                folder.write_arrays(target, there)
-            arrays = there
+        arrays, added = results.completed(
+            _RESULTS, job, path, measure=lambda: _found(job, search, path, stop), extend=extend
+        )
     except stops.Stopped:
         return None
-    if arrays is not known:
+    if added:
         _log(job, arrays, tracker)
     return arrays
 

@@ -12,7 +12,6 @@ added.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -26,12 +25,11 @@ import numpy as np
 from mamba import members as mem
 from mamba.algorithms import base
 from mamba.interactions.findings import Finding
-from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate, estimate
 from mamba.meta import constraints, performative, players, systems, vector
 from mamba.meta.settings import PerformativityConfig
 from mamba.objectives import NAMES
-from mamba.runs import evaluation, folder, progress, results, stops
+from mamba.runs import evaluation, progress, results, stops
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
 from mamba.runs.tracking import Tracker
@@ -41,19 +39,10 @@ from mamba.types import Levers
 STAGE = "performativity"
 FILE = "performativity.npz"
 DEFAULT, NAIVE, STABLE, TRAINED = POINTS = ("default", "naive", "stable", "trained")
-# Of the interaction analysis it shares the confidence, of the derivatives what teams are paid for.
 _RESULTS = results.of_stage(
     FILE,
-    reads=(STAGE, "interactions", "sensitivities"),
-    indifferent=(
-        *(
-            f"interactions.{field.name}"
-            for field in dataclasses.fields(InteractionsConfig)
-            if field.name != "confidence"
-        ),
-        *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
-        "evaluation.transfer",
-    ),
+    reads={STAGE: results.ALL, "interactions": ("confidence",), "sensitivities": ("own",)},
+    indifferent=("evaluation.transfer",),
 )
 digest = functools.partial(results.digest, _RESULTS)
 is_stale = functools.partial(results.is_stale, _RESULTS)
@@ -87,20 +76,15 @@ def run(
     Raises:
         UserError: the file is damaged.
     """
-    target = path / FILE
-    known = results.kept(_RESULTS, job, path)
+
+    def extend(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return arrays if trained is None else _with(job, arrays, np.asarray(vector.flat(trained), np.float64), stop)
+
     try:
-        arrays = _measured(job, stop) if known is None else known
-        if known is None:
-            folder.write_arrays(target, arrays)
-        if trained is not None:
-            there = _with(job, arrays, np.asarray(vector.flat(trained), np.float64), stop)
-            if there is not arrays:
-                folder.write_arrays(target, there)
-            arrays = there
+        arrays, added = results.completed(_RESULTS, job, path, measure=lambda: _measured(job, stop), extend=extend)
     except stops.Stopped:
         return None
-    if arrays is not known:
+    if added:
         tracker.log(0, _row(job, arrays))
     return arrays
 

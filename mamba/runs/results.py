@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 
 from mamba.runs import folder
-from mamba.runs.config import APART, SERVICES, config_digest
+from mamba.runs.config import APART, SERVICES, RunConfig, config_digest
 from mamba.runs.job import Job
+
+ALL = ("*",)  # settings of a section
 
 
 class Results(NamedTuple):
@@ -25,15 +28,22 @@ class Results(NamedTuple):
     indifferent: tuple[str, ...]
 
 
-def of_stage(file: str, *, reads: Collection[str], indifferent: Collection[str] = ()) -> Results:
+def of_stage(file: str, *, reads: Mapping[str, Collection[str]], indifferent: Collection[str] = ()) -> Results:
     """The file of a stage that reads only some of the sections which belong to one stage each.
 
     Args:
         file: its name.
-        reads: sections of `mamba.runs.config.APART` that count.
+        reads: section of `mamba.runs.config.APART` -> its settings that count, `ALL` of them or by name.
         indifferent: more settings that do not.
     """
-    return Results(file, (*SERVICES, *(section for section in APART if section not in reads), *indifferent))
+    kinds = get_type_hints(RunConfig)
+    unread = [section for section in APART if section not in reads]
+    for section, names in reads.items():
+        if names != ALL:
+            unread += [
+                f"{section}.{field.name}" for field in dataclasses.fields(kinds[section]) if field.name not in names
+            ]
+    return Results(file, (*SERVICES, *unread, *indifferent))
 
 
 def digest(results: Results, job: Job) -> str:
@@ -59,3 +69,34 @@ def kept(results: Results, job: Job, path: Path) -> dict[str, np.ndarray] | None
     """
     target = path / results.file
     return folder.read_arrays(target) if target.exists() and not is_stale(results, job, path) else None
+
+
+def completed(
+    results: Results,
+    job: Job,
+    path: Path,
+    *,
+    measure: Callable[[], dict[str, np.ndarray]],
+    extend: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Results, from the folder where they are there, and whether anything was added to what it held.
+
+    Args:
+        results: the file.
+        job: the job.
+        path: run folder.
+        measure: what the folder lacks altogether.
+        extend: adds what became known later; the same object where there is nothing to add.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    known = kept(results, job, path)
+    arrays = known
+    if arrays is None:
+        arrays = measure()
+        folder.write_arrays(path / results.file, arrays)
+    whole = extend(arrays)
+    if whole is not arrays:
+        folder.write_arrays(path / results.file, whole)
+    return whole, whole is not known

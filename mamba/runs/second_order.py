@@ -7,7 +7,6 @@ what it brought the ecosystem in the end.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 
 from mamba import passing
 from mamba.interactions.findings import Finding
-from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate, estimate
 from mamba.meta import constraints, evolution, players, second_order, systems, vector
 from mamba.meta.second_order import FULL, LEARN, MYOPIC, Closeness
@@ -33,16 +31,8 @@ FILE = "second_order.npz"
 STATED = ("mean", "error", "low", "high", "p")
 _RESULTS = results.of_stage(
     FILE,
-    reads=(STAGE, "interactions", "sensitivities"),
-    indifferent=(
-        *(
-            f"interactions.{field.name}"
-            for field in dataclasses.fields(InteractionsConfig)
-            if field.name != "confidence"
-        ),
-        "evaluation.transfer",
-        *(f"sensitivities.{name}" for name in ("seeds", "audit_seeds", "game_seeds", "rounds", "steps", "radius")),
-    ),
+    reads={STAGE: results.ALL, "interactions": ("confidence",), "sensitivities": ("own",)},
+    indifferent=("evaluation.transfer",),
 )
 digest = functools.partial(results.digest, _RESULTS)
 is_stale = functools.partial(results.is_stale, _RESULTS)

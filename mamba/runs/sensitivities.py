@@ -8,7 +8,6 @@ state.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,6 @@ import numpy as np
 from mamba import members as mem
 from mamba.interactions import externalities, game, jacobian
 from mamba.interactions.findings import Finding, externality
-from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate
 from mamba.meta import constraints, evolution, players, vector
 from mamba.objectives import NAMES, OBJECTIVES, benefit_sign
@@ -34,15 +32,8 @@ FILE = "sensitivities.npz"
 # Of the interaction analysis it shares the confidence and the warm-up.
 _RESULTS = results.of_stage(
     FILE,
-    reads=(STAGE, analysis.STAGE),
-    indifferent=(
-        *("evaluation.transfer",),
-        *(
-            f"interactions.{field.name}"
-            for field in dataclasses.fields(InteractionsConfig)
-            if field.name not in ("confidence", "warm_up")
-        ),
-    ),
+    reads={STAGE: results.ALL, analysis.STAGE: ("confidence", "warm_up")},
+    indifferent=("evaluation.transfer",),
 )
 digest = functools.partial(results.digest, _RESULTS)
 is_stale = functools.partial(results.is_stale, _RESULTS)

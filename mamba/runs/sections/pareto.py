@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from mamba.interactions.statistics import Estimate
 from mamba.meta import constraints
 from mamba.objectives import NAMES, OBJECTIVES
-from mamba.runs import folder, pareto
+from mamba.runs import pareto
 from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import fronts as pictures
-from mamba.runs.sections.shared import Figures, View, interval_words, label_of, required
+from mamba.runs.sections.shared import Figures, View, interval_words, label_of, results_of
 
 _NEEDED = (
     *(
@@ -63,11 +63,9 @@ def pareto_section(view: View, drawn: Figures) -> Html:
     Raises:
         UserError: the file is damaged, or lacks arrays.
     """
-    path = view.run.path / pareto.FILE
-    if not path.is_file():
+    arrays = results_of(view, pareto.FILE, _NEEDED)
+    if arrays is None:
         return Html("")
-    arrays = folder.read_arrays(path)
-    required(path, arrays, _NEEDED)
     index = np.array([NAMES.index(str(name)) for name in arrays["traded"]])
     told = pareto.changes(arrays, index, confidence=view.confidence)
     labels = [label_of(view, NAMES[i]) for i in index]

@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from mamba.interactions.statistics import Estimate, estimate
 from mamba.meta import vector
 from mamba.objectives import NAMES, NO_ZERO
-from mamba.runs import folder, performativity
+from mamba.runs import performativity
 from mamba.runs.markup import MISSING, Column, Html, count, join, number, percent, series, table, tag
 from mamba.runs.performativity import DEFAULT, NAIVE, STABLE, TRAINED
 from mamba.runs.sections.contributions import key_objectives
-from mamba.runs.sections.shared import LEVEL, Figures, Objective, View, interval_words, label_of, required, titled
+from mamba.runs.sections.shared import (
+    LEVEL,
+    Figures,
+    Objective,
+    View,
+    interval_words,
+    label_of,
+    results_of,
+    titled,
+)
 
 _NEEDED = ("points", "values", "meaningful", "levers", "units", "players", "names", "own_row", "own_sign", "objectives")
 _MOVED = 8  # levers that are shown at once
@@ -34,11 +43,9 @@ def performativity_section(view: View, _drawn: Figures) -> Html:
     Raises:
         UserError: the file is damaged, or lacks arrays.
     """
-    path = view.run.path / performativity.FILE
-    if not path.is_file():
+    arrays = results_of(view, performativity.FILE, _NEEDED)
+    if arrays is None:
         return Html("")
-    arrays = folder.read_arrays(path)
-    required(path, arrays, _NEEDED)
     if "path" not in arrays:
         return tag("p", "No team has both levers and a metric of its own, so nobody retrains.", class_="note")
     return join(

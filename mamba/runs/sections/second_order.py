@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from mamba.meta.second_order import FULL, MYOPIC
 from mamba.objectives import NAMES
-from mamba.runs import folder, second_order
+from mamba.runs import second_order
 from mamba.runs.markup import MISSING, Column, Html, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import interactions as pictures
-from mamba.runs.sections.shared import Figures, View, interval_words, label_of, required
+from mamba.runs.sections.shared import Figures, View, interval_words, label_of, required, results_of
 
 _CLOSE = ("cosine", "cosine_low", "cosine_high", "error", "error_low", "error_high")
 _NEEDED = (
@@ -46,11 +46,11 @@ def second_order_section(view: View, drawn: Figures) -> Html:
     Raises:
         UserError: the file is damaged or lacks arrays.
     """
-    path = view.run.path / second_order.FILE
-    if not path.is_file():
+    arrays = results_of(view, second_order.FILE, _NEEDED)
+    if arrays is None:
         return Html("")
-    arrays = folder.read_arrays(path)
-    required(path, arrays, _NEEDED + (_AUDITED if "sampled_cosine" in arrays else ()))
+    if "sampled_cosine" in arrays:
+        required(view.run.path / second_order.FILE, arrays, _AUDITED)
     parts = [*_share(view, arrays), *_through(view, arrays, drawn), *_gradients(view, arrays)]
     return join([*parts, *_objectives(view, arrays), *_teams(view, arrays), *_levers(view, arrays)])
 

@@ -124,6 +124,20 @@ def required(path: Path, arrays: Mapping[str, NDArray[Any]], names: Sequence[str
         raise UserError(f"{path}: holds other objectives than this version of mamba measures; remove it and run again")
 
 
+def results_of(view: View, file: str, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+    """What a stage left in the run folder; None where it left nothing.
+
+    Raises:
+        UserError: the file is damaged, lacks arrays of these names, or measured other objectives.
+    """
+    path = view.run.path / file
+    if not path.is_file():
+        return None
+    arrays = folder.read_arrays(path)
+    required(path, arrays, names)
+    return arrays
+
+
 def _objective(name: str, told: Mapping[str, Any]) -> Objective:
     known = OBJECTIVES.get(name)
 
