@@ -1,12 +1,16 @@
 """What every test shares: the platform, strict shapes, the optional data folder, and the gate of the gpu tests."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before the first import of jax, and inherited by the subprocesses that tests start.
 PLATFORM = os.environ.get("MAMBA_TEST_PLATFORM", "cpu")
 os.environ["JAX_PLATFORMS"] = PLATFORM
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+# A shell starts what runs in its background with SIGINT ignored, and every subprocess of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
