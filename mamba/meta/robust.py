@@ -92,9 +92,9 @@ def parameter_samples(
     sampled: dict[str, Any] = {}
     for name, relative in spread.items():
         if name not in _FIELDS:
-            raise ValueError(f"no world parameter is called '{name}'. Known: {', '.join(_FIELDS)}")
+            raise ValueError(f"spread: no world parameter is called '{name}'. Known: {', '.join(_FIELDS)}")
         if not (math.isfinite(relative) and relative >= 0):
-            raise ValueError(f"the relative spread of '{name}' is a number from 0 up, got {relative}")
+            raise ValueError(f"spread: that of '{name}' is a number from 0 up, got {relative}")
         draws = jax.random.normal(stream(key, name), (count,))
         sampled[name] = _around(name, float(np.asarray(getattr(parameters, name))), relative=relative, draws=draws)
     repeated = jax.tree.map(lambda value: jnp.full((count,), value, float), parameters)
@@ -117,4 +117,4 @@ def _around(name: str, value: float, *, relative: float, draws: Array) -> Array:
         return value * jnp.exp(width * draws)
     if low == 0 and high == 1:
         return jax.nn.sigmoid(math.log(value / (1.0 - value)) + width * draws)
-    raise ValueError(f"'{name}' has bounds from {low} to {high}, which no spread is defined for; leave it out")
+    raise ValueError(f"spread: '{name}' has bounds from {low} to {high}, which no spread is defined for; leave it out")

@@ -14,6 +14,7 @@ from mamba.interactions import statistics
 from mamba.meta import constraints, robust
 from mamba.objectives import NAMES
 from mamba.runs import progress, stops
+from mamba.runs.errors import UserError
 from mamba.runs.job import Job, prepare
 from mamba.streams import stream
 from mamba.types import Levers
@@ -60,7 +61,10 @@ def elsewhere(config: Any, dataset: str) -> Job:
         UserError: the data cannot be used.
     """
     scenario = dataclasses.replace(config.scenario, dataset=dataset)
-    return prepare(dataclasses.replace(config, scenario=scenario))
+    try:
+        return prepare(dataclasses.replace(config, scenario=scenario))
+    except UserError as error:
+        raise UserError(f"evaluation.transfer: {str(error).removeprefix('scenario.dataset: ')}") from error
 
 
 def sampled_worlds(job: Job) -> WorldParameters:

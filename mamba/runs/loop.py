@@ -145,6 +145,8 @@ def _closed(
     config, path = job.config, place.path
     for stage in _OPTIONAL:
         stage.check(job)
+    for name in job.config.evaluation.transfer:
+        evaluation.elsewhere(job.config, name)  # refused now, not after hours of training
     trainer = training.trainer_of(job)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, optimise.start(trainer))
     done = 0 if restored is None else int(restored.tree.step)

@@ -181,6 +181,8 @@ def test_a_termination_signal_stops_in_good_order(finished, cache, tmp_path):
         (["--scenario.dataset=nowhere.csv"], "nowhere.csv"),
         (["--scenario.dataset=twitch_engbb"], "twitch_engb"),
         (["--scenario.opinions=twitch_engb"], "scenario.opinions"),
+        (["--evaluation.transfer=['twitch_xx']"], "evaluation.transfer: no network is called 'twitch_xx'"),
+        (["--meta.spread.gravity=0.1"], "meta.spread: no world parameter is called 'gravity'"),
         (["--scenario.users=-5"], "scenario.users"),
         (["--scenario.users=1"], "scenario.users: 1 leaves nobody to follow"),
         (["--parameters.check_delay=30"], "parameters.check_delay: 30 is not a whole number below scenario.lifetime"),
