@@ -6,9 +6,10 @@
 
 `tables` prints what the run folder holds as the Markdown of this folder's README: the trained platform on fresh seeds, in its own
 community and in another. `teams` trains the same platform in four ways, from the same settings: all levers for the ecosystem goal
-(joint); each team its own levers for that same goal with the others as they are today, then everything deployed at once (apart);
-the same, but one team after the other, each knowing what those before it did (in turn); and every team its own levers for its
-own metric, all at the same time (own). All are compared on the same fresh seeds of the sampled model.
+(joint: once with as many meta-steps as all teams together, once with those of one team); each team its own levers for that same
+goal with the others as they are today, then everything deployed at once (apart); the same, but one team after the other, each
+knowing what those before it did (in turn); and every team its own levers for its own metric, all at the same time (own). All are
+compared on the same fresh seeds of the sampled model.
 """
 
 from __future__ import annotations
@@ -108,8 +109,11 @@ def teams(job: Job) -> list[str]:
     shared = optimise.estimator_of(
         job.ecosystem, job.inputs, job.config.meta, steps=job.config.steps, evaluate=job.evaluate, key=job.key
     )
-    platforms: dict[str, Levers] = {"today": default, "joint": tuned(job, default, shared)}
+    steps = job.config.meta.steps
+    platforms: dict[str, Levers] = {"today": default, "joint": tuned(job, default, shared, steps=steps * len(names))}
     say("joint")
+    platforms["joint, in brief"] = tuned(job, default, shared)
+    say("joint, in brief")
     alone = {}
     for name in names:
         alone[name] = tuned(job, default, shared, only=(name,))[name]
@@ -170,7 +174,9 @@ def compared(job: Job, platforms: dict[str, Levers], values: dict[str, np.ndarra
         f"| constraints broken (beyond the interval) | {' | '.join(broken[name] or 'none' for name in others)} |"
     )
     steps, count = job.config.meta.steps, len(job.ecosystem.names)
-    budget = {"joint": steps, "apart": steps * count, "in turn": steps * count, "own": steps}
+    budget = dict.fromkeys(("joint", "apart", "in turn"), steps * count) | dict.fromkeys(
+        ("joint, in brief", "own"), steps
+    )
     lines.append(f"| meta-steps, all trainings together | {' | '.join(str(budget[name]) for name in others)} |")
     lines += ["", "Price of non-coordination, in points of the goal (joint less the other, paired):", ""]
     for name in others[1:]:
