@@ -369,7 +369,7 @@ def training(
 
 
 def transfer(share: Estimate, home: Estimate, *, where: str, confidence: float) -> Finding:
-    """How much of what training gained survives in another community.
+    """What the trained levers gain in another community, as a share of their gain at home.
 
     Args:
         share: scalar estimate, the gain there over that at home.
@@ -386,8 +386,8 @@ def transfer(share: Estimate, home: Estimate, *, where: str, confidence: float) 
         sentence = f"Nothing that could survive in {where} was clearly gained where the levers were trained: {of_home}."
         return Finding("transfer", sentence, "", float("nan"), float("nan"), float("nan"))
     sentence = (
-        f"Without more training, {mean:.0f} % of the gain survives in {where} ({100 * confidence:g} % CI {low:.0f} to {high:.0f}); "
-        f"where the levers were trained it was {of_home} (fresh seeds, sampled model)."
+        f"Without more training, the gain in {where} is {mean:.0f} % ({100 * confidence:g} % CI {low:.0f} to {high:.0f}) of that "
+        f"where the levers were trained, {of_home} (fresh seeds, sampled model)."
     )
     return Finding("transfer", sentence, "", mean / 100.0, low / 100.0, high / 100.0)
 

@@ -84,8 +84,10 @@ def test_the_page_tells_what_survives(tmp_path: Path) -> None:
     nothing = findings.transfer(share, home._replace(low=np.asarray(-0.1)), where="twitch_es", confidence=0.95)
     assert "Nothing that could survive" in nothing.sentence
     source, page = written(make(tmp_path, summary=told))
-    assert "In twitch_es, 50.0 % of the gain survives" in page.text.replace("\N{NO-BREAK SPACE}", " ")
-    assert "Without more training, 50 % of the gain survives in twitch_es" in page.text
+    assert "In twitch_es, the gain is 50.0 % of that where the levers were trained" in page.text.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+    assert "Without more training, the gain in twitch_es is 50 % (" in page.text
     elsewhere = source[source.index("Elsewhere, without more training") :]
     toxic = row_of(elsewhere, "toxic exposure ")
     assert "-20.0 % (-24.0 to -16.0)" in toxic and "-40.0 % (-42.0 to -38.0)" in toxic  # there, and at home

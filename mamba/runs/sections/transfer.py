@@ -26,10 +26,9 @@ def _share(view: View, name: str, each: Mapping[str, Any]) -> Html:
         return escape(f"In {name}: no share of the gain, because none was clear where the levers were trained.")
     mean, low, high = (value_of(each.get("share") or {}, end) for end in ("mean", "low", "high"))
     return escape(
-        f"In {name}, {percent(100 * mean, signed=False)} of the gain survives ({view.ci} "
-        f"{between(100 * low, 100 * high, in_percent=True, signed=False)}): the fall of the training goal there over that where "
-        "the levers were trained, both in relative change to the default levers of that community, on fresh seeds of the "
-        "sampled model."
+        f"In {name}, the gain is {percent(100 * mean, signed=False)} of that where the levers were trained ({view.ci} "
+        f"{between(100 * low, 100 * high, in_percent=True, signed=False)}). Gain is the fall of the training goal, in each "
+        "community relative to its own default levers, on fresh seeds of the sampled model."
     )
 
 
