@@ -169,7 +169,7 @@ def test_the_section_tells_it_in_words(measured, tmp_path):
     assert f"misses {share:.1f}\N{NO-BREAK SPACE}% of the gradient" in text.replace(" %", "\N{NO-BREAK SPACE}%")
     assert f"has the wrong sign: {arrays['levers'][1]}" in text
     assert "the truth itself would show a cosine of" in text
-    assert "what home learns" in text and "its team gains, the goal pays" in text
+    assert "what home learns" in text and "team gains, goal pays" in text
     assert len(drawn.scripts) == 1
     folder.write_arrays(tmp_path / second_order.FILE, {k: v for k, v in arrays.items() if k != "flipped"})
     with pytest.raises(UserError, match=r"second_order\.npz: lacks flipped"):

@@ -292,9 +292,9 @@ def _lever(arrays: Mapping[str, NDArray[Any]], p: int) -> list[Any]:
     if not math.isfinite(own[0]):
         reading = Html("no metric of its own")
     elif gains > 0 and harms > 0:
-        reading = tag("span", "its team gains, the goal pays", class_="worse")
+        reading = tag("span", "team gains, goal pays", class_="worse")
     elif gains < 0 and harms < 0:
-        reading = tag("span", "its team pays at once, the goal gains", class_="better")
+        reading = tag("span", "team pays, goal gains", class_="better")
     elif gains > 0 and harms < 0:
         reading = tag("span", "both gain", class_="better")
     elif gains < 0 and harms > 0:
