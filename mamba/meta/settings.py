@@ -50,8 +50,12 @@ class MetaConfig:
     keep: dict[str, float] = setting(
         {"engagement_per_user": 0.97}, "constraints: share of its baseline that each objective must keep"
     )
-    penalty: float = setting(6.0, "quadratic penalty of the augmented Lagrangian", ge=0)
-    dual_rate: float = setting(0.1, "speed of the multipliers", ge=0)
+    # U is a sum of relative changes, a few tenths in all, and a slack of 3 % in engagement is worth about 0.05 of it. Penalties
+    # and rates far above that size never settle: levers swing from one side of a limit to the other.
+    penalty: float = setting(
+        0.2, "quadratic penalty of the augmented Lagrangian, for a limit that is passed by as much as its slack", ge=0
+    )
+    dual_rate: float = setting(0.003, "what such a limit adds to its multiplier in one meta-step", ge=0)
     constraint_seeds: int = setting(4, "paired sampled rollouts that measure the constraints", ge=1)
     trust_region: float = setting(0.2, "largest move of one lever in one meta-step", unit="unconstrained", gt=0)
     audit_every: int = setting(10, "meta-steps between audits on the sampled model; 0 audits never", ge=0)
