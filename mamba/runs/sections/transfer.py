@@ -61,7 +61,8 @@ def _table(view: View, name: str, each: Mapping[str, Any]) -> Html:
 def _percent(before: Mapping[str, Any], change: Mapping[str, Any]) -> tuple[float, float, float]:
     level = abs(value_of(before, "mean"))
     scale = 100.0 / level if math.isfinite(level) and level > NOTHING else math.nan
-    return tuple(scale * value_of(change, end) for end in ("mean", "low", "high"))  # type: ignore[return-value]
+    mean, low, high = (scale * value_of(change, end) for end in ("mean", "low", "high"))
+    return mean, low, high
 
 
 def _cell(of: tuple[float, float, float]) -> Html:
