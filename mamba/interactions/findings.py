@@ -368,7 +368,9 @@ def training(
     )  # fmt: skip
 
 
-def transfer(share: Estimate, home: Estimate, *, where: str, confidence: float) -> Finding:
+def transfer(
+    share: Estimate, home: Estimate, *, where: str, confidence: float, broken: Mapping[str, float] | None = None
+) -> Finding:
     """What the trained levers gain in another community, as a share of their gain at home.
 
     Args:
@@ -376,6 +378,7 @@ def transfer(share: Estimate, home: Estimate, *, where: str, confidence: float) 
         home: scalar estimate, the gain at home, in relative changes.
         where: name of the community.
         confidence: of the intervals.
+        broken: kept objectives that are beyond their limit there -> their change in per cent.
     """
     mean, low, high = (100.0 * float(x) for x in (share.mean, share.low, share.high))
     of_home = (
@@ -389,6 +392,9 @@ def transfer(share: Estimate, home: Estimate, *, where: str, confidence: float) 
         f"Without more training, the gain in {where} is {mean:.0f} % ({100 * confidence:g} % CI {low:.0f} to {high:.0f}) of that "
         f"where the levers were trained, {of_home} (fresh seeds, sampled model)."
     )
+    if broken:
+        parts = [f"{OBJECTIVES[name].label} ({change:+.1f} %)" for name, change in broken.items()]
+        sentence += f" There they do not keep what they were told to keep: {', '.join(parts)}."
     return Finding("transfer", sentence, "", mean / 100.0, low / 100.0, high / 100.0)
 
 

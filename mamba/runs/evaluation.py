@@ -129,6 +129,16 @@ def surviving(
     return statistics.ratio(away, home, confidence=confidence), statistics.Estimate(*(part[0] for part in of_home))
 
 
+def broken(there: Mapping[str, np.ndarray], goal: constraints.Goal, *, confidence: float) -> dict[str, float]:
+    """Kept objectives that are beyond their limit in another community with their whole interval, and their change in per cent."""
+    pairs = zip(there["after"], there["before"], strict=True)
+    over = statistics.estimate(np.array([constraints.violations(*pair, goal) for pair in pairs]), confidence)
+    before, after = (there[when].mean(axis=0)[goal.kept] for when in ("before", "after"))
+    changes = 100.0 * (after - before) / np.abs(before)
+    beyond = over.low > 0
+    return {NAMES[k]: float(change) for k, change, is_ in zip(goal.kept, changes, beyond, strict=True) if is_}
+
+
 def told(
     there: Mapping[str, np.ndarray], here: Mapping[str, np.ndarray], goal: constraints.Goal, *, confidence: float
 ) -> dict[str, Any]:

@@ -395,7 +395,8 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
     found = []
     for name, values in others.items():
         share, home = evaluation.surviving(values, here, trainer.goal, confidence=confidence)
-        found.append(findings.transfer(share, home, where=name, confidence=confidence))
+        lost = evaluation.broken(values, trainer.goal, confidence=confidence)
+        found.append(findings.transfer(share, home, where=name, confidence=confidence, broken=lost))
     row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
     robust = None
     if varied is not None:

@@ -68,6 +68,18 @@ def test_a_signal_is_heard_between_two_chunks():
         evaluation.compared(job, platforms, stop=lambda: True)
 
 
+def test_a_constraint_is_broken_elsewhere_only_beyond_its_interval():
+    goal = constraints.goal({"toxic_exposure_per_user": 1.0}, {"engagement_per_user": 0.97, "false_removals": 1.5})
+    engagement, removals = (NAMES.index(name) for name in ("engagement_per_user", "false_removals"))
+    before = np.ones((8, len(NAMES)))
+    noise = 0.01 * np.array([1, -1, 2, -2, 1, -1, 0.5, -0.5])
+    after = before.copy()
+    after[:, engagement] = 0.94 + noise
+    after[:, removals] = 1.505 + noise
+    found = evaluation.broken({"before": before, "after": after}, goal, confidence=0.95)
+    assert found == {"engagement_per_user": pytest.approx(-6.0)}
+
+
 def test_the_page_tells_what_survives(tmp_path: Path) -> None:
     told = summary()
     there = {"before": level(0.5, 0.01), "after": level(0.4, 0.01), "change": level(-0.1, 0.02)}
@@ -83,6 +95,8 @@ def test_the_page_tells_what_survives(tmp_path: Path) -> None:
     told["findings"].append(findings.transfer(share, home, where="twitch_es", confidence=0.95)._asdict())
     nothing = findings.transfer(share, home._replace(low=np.asarray(-0.1)), where="twitch_es", confidence=0.95)
     assert "Nothing that could survive" in nothing.sentence
+    lost = findings.transfer(share, home, where="x", confidence=0.95, broken={"engagement_per_user": -5.4})
+    assert lost.sentence.endswith("There they do not keep what they were told to keep: engagement (-5.4 %).")
     source, page = written(make(tmp_path, summary=told))
     assert "In twitch_es, the gain is 50.0 % of that where the levers were trained" in page.text.replace(
         "\N{NO-BREAK SPACE}", " "
