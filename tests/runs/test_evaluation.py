@@ -69,8 +69,8 @@ def test_a_signal_is_heard_between_two_chunks():
 
 
 def test_a_constraint_is_broken_elsewhere_only_beyond_its_interval():
-    goal = constraints.goal({"toxic_exposure_per_user": 1.0}, {"engagement_per_user": 0.97, "false_removals": 1.5})
-    engagement, removals = (NAMES.index(name) for name in ("engagement_per_user", "false_removals"))
+    goal = constraints.goal({"toxic_exposure_per_user": 1.0}, {"engagement_per_user": 0.97, "false_removal_rate": 1.5})
+    engagement, removals = (NAMES.index(name) for name in ("engagement_per_user", "false_removal_rate"))
     before = np.ones((8, len(NAMES)))
     noise = 0.01 * np.array([1, -1, 2, -2, 1, -1, 0.5, -0.5])
     after = before.copy()
