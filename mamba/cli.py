@@ -96,8 +96,19 @@ def _main(arguments: list[str]) -> int:
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Our own arguments, and overrides of settings; argparse would take `4` of `--meta.steps 4` for a positional."""
-    valued = {"--run_dir", "--run-dir", "--port"}
-    flags = {"--allow-config-change", "--allow_config_change", "--help", "--version"}
+    valued = {
+        "--run_dir",
+        "--run-dir",
+        "--port",
+        "--count",
+        "--sweep-seed",
+        "--members-per-batch",
+        "--part",
+        "--devices",
+        "--processes",
+        "--slurm",
+    }
+    flags = {"--allow-config-change", "--allow_config_change", "--help", "--version", "--dry-run"}
     own, overrides, rest = [], [], list(arguments)
     while rest:
         word = rest.pop(0)
@@ -140,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
 
     usage = f"{PROGRAM} %s CONFIG %s[--section.name=VALUE ...]"
     for name, do, about in (
+        ("simulate", _simulate, "simulate a configuration as it is, without training or analysis"),
         ("run", _run, "train and evaluate a configuration, or continue that in the same folder"),
         ("train", _train, "train and evaluate a configuration without an interaction analysis, or continue that"),
         ("analyse", _analyse, "find out who interacts with whom, without training, or continue that"),
@@ -153,14 +165,35 @@ def _parser() -> argparse.ArgumentParser:
             epilog=OVERRIDES,
         )
         job.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset such as quickstart")
-        job.add_argument("--run_dir", "--run-dir", metavar="DIR", help="the run folder; runs/<name> by default")
-        job.add_argument(
-            "--allow-config-change",
-            "--allow_config_change",
-            action="store_true",
-            help="continue in a folder that holds another configuration",
-        )
-        job.set_defaults(takes_overrides=True)
+        _add_run_options(job)
+
+    sweep = command(
+        commands,
+        "sweep",
+        _sweep,
+        "run many configurations from one sweep file, or continue that",
+        usage=f"{PROGRAM} sweep FILE [options] [--section.name=VALUE ...]",
+        epilog=OVERRIDES,
+    )
+    sweep.add_argument("file", metavar="FILE", help="a sweep file, as `wandb sweep` takes it")
+    _add_run_options(sweep)
+    sweep.add_argument("--dry-run", action="store_true", help="print members, compile groups and memory; run nothing")
+    sweep.add_argument("--count", type=_positive, metavar="N", help="most members; run_cap of the file by default")
+    sweep.add_argument("--sweep-seed", type=int, default=0, metavar="N", help="seed of random draws; 0 by default")
+    sweep.add_argument(
+        "--members-per-batch",
+        type=_positive,
+        metavar="N",
+        help="members run together; as many as `chunk` rollouts by default",
+    )
+    sweep.add_argument(
+        "--devices", default="all", metavar="N", help="devices that members are spread over; all by default"
+    )
+    sweep.add_argument(
+        "--processes", type=_positive, default=0, metavar="N", help="run every member as a process, N at a time"
+    )
+    sweep.add_argument("--slurm", type=_positive, metavar="N", help="write an sbatch script of N tasks; run nothing")
+    sweep.add_argument("--part", type=_part, metavar="I/N", help="run every N-th member from the I-th (0 to N - 1) on")
 
     report = command(commands, "report", _report, "write the report of a run folder")
     report.add_argument("run_dir", metavar="DIR", help="a run folder")
@@ -191,6 +224,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_run_options(job: argparse.ArgumentParser) -> None:
+    job.add_argument("--run_dir", "--run-dir", metavar="DIR", help="the run folder; runs/<name> by default")
+    job.add_argument(
+        "--allow-config-change",
+        "--allow_config_change",
+        action="store_true",
+        help="continue in a folder that holds another configuration",
+    )
+    job.set_defaults(takes_overrides=True)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    one, slash, all_ = text.partition("/")
+    if not (slash and one.isdecimal() and all_.isdecimal() and int(one) < int(all_)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 0 to N - 1")
+    return int(one), int(all_)
+
+
 def _version() -> str:
     from mamba import __version__
 
@@ -203,6 +260,10 @@ def _version() -> str:
 
 def _run(parsed: argparse.Namespace) -> None:
     _job(parsed, "run")
+
+
+def _simulate(parsed: argparse.Namespace) -> None:
+    _job(parsed, "simulate")
 
 
 def _train(parsed: argparse.Namespace) -> None:
@@ -222,19 +283,73 @@ def _job(parsed: argparse.Namespace, name: str) -> None:
     folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
     use_compilation_cache()
     use_all_cores()
-    from mamba.runs.loop import analyse, run, train
+    from mamba.runs.loop import analyse, run, simulate, train
 
-    {"run": run, "train": train, "analyse": analyse}[name](
+    {"run": run, "train": train, "analyse": analyse, "simulate": simulate}[name](
         config, folder, command=command_line(), allow_config_change=parsed.allow_config_change
     )
     if (page := folder / "report" / "index.html").is_file():
         print(page)
 
 
-def _report(parsed: argparse.Namespace) -> None:
-    from mamba.runs.report import write_report
+def _sweep(parsed: argparse.Namespace) -> None:
+    from mamba.runs.folder import command_line
+    from mamba.runs.sweeps import slurm, spec, sweep
 
-    print(write_report(Path(parsed.run_dir)))
+    read = spec.load(parsed.file)
+    options = sweep.Options(parsed.count, parsed.sweep_seed, parsed.members_per_batch, parsed.part, parsed.processes)
+    use_compilation_cache()
+    use_devices(parsed.devices)
+    if parsed.dry_run:
+        sweep.dry_run(read, options=options, shared=parsed.overrides)
+        return
+    folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / read.name
+    if parsed.slurm:
+        sweep.planned(read, options, shared=parsed.overrides)  # refused now, not on the cluster
+        sweep.claim_for_parts(
+            read, folder, options=options, shared=parsed.overrides, allow_config_change=parsed.allow_config_change
+        )
+        words = _without_option(sys.argv[1:], "--slurm")
+        script = slurm.write(read.name, folder, parts=parsed.slurm, words=[PROGRAM, *words], done=sweep.PART_DONE)
+        print(f"sbatch {script}; when all tasks are done, {PROGRAM} {' '.join(words)} puts their parts together")
+        return
+    summary = sweep.sweep(
+        read,
+        folder,
+        options=options,
+        shared=parsed.overrides,
+        command=command_line(),
+        allow_config_change=parsed.allow_config_change,
+    )
+    if summary["finished"]:
+        print(_write_report(folder))
+
+
+def _without_option(words: Sequence[str], name: str) -> list[str]:
+    """Arguments without an option and its value."""
+    rest, kept = list(words), []
+    while rest:
+        word = rest.pop(0)
+        if word == name:
+            rest.pop(0)
+        elif not word.startswith(f"{name}="):
+            kept.append(word)
+    return kept
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    print(_write_report(Path(parsed.run_dir)))
+
+
+def _write_report(path: Path) -> Path:
+    """Writes the page of a run or of a sweep."""
+    from mamba.runs.folder import SWEEP
+
+    if (path / SWEEP).is_file():
+        from mamba.runs.sweeps.report import write_report
+    else:
+        from mamba.runs.report import write_report
+    return write_report(path)
 
 
 def _config_show(parsed: argparse.Namespace) -> None:
@@ -298,6 +413,29 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", min(cores, MOST_CORES))
 
 
+def use_devices(wanted: str) -> None:
+    """Limits JAX to so many devices of those it finds; `all` takes every one, on a CPU every core.
+
+    Raises:
+        UserError: it is no number, or there are fewer.
+    """
+    import jax
+
+    if wanted == "all":
+        use_all_cores()
+        return
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise UserError(f"--devices: {wanted!r} is neither all nor a whole number of at least 1")
+    count = int(wanted)
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)
+    visible = ",".join(map(str, range(count)))
+    with contextlib.suppress(RuntimeError, AttributeError):
+        jax.config.update("jax_cuda_visible_devices", visible)
+    if jax.local_device_count() < count:
+        raise UserError(f"--devices: {count} are asked for, and there are {jax.local_device_count()}")
+
+
 def _processor() -> str:
     """A short name of this kind of processor."""
     try:
@@ -336,10 +474,13 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 
 def _runs_in(root: Path) -> dict[str, Path]:
-    """Run folders by the path under which they are served: a run folder itself is `run`."""
-    if (root / "config.yaml").is_file():
+    """Run folders, and those of sweeps, by the path under which they are served: such a folder itself is `run`."""
+    from mamba.runs.folder import CONFIG, SWEEP
+
+    if any((root / name).is_file() for name in (CONFIG, SWEEP)):
         return {"run": root}
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.yaml"))}
+    found = {path.parent for name in (CONFIG, SWEEP) for path in root.glob(f"*/{name}")}
+    return {path.name: path for path in sorted(found)}
 
 
 _writing = threading.Lock()
@@ -421,7 +562,6 @@ class _Viewer(http.server.SimpleHTTPRequestHandler):
 
 def _refresh(run: Path) -> str | None:
     """Writes the report of a run where it is missing or older than the metrics; returns what went wrong."""
-    from mamba.runs.report import write_report
 
     def changed(path: Path) -> float:
         return path.stat().st_mtime if path.exists() else 0.0
@@ -431,7 +571,7 @@ def _refresh(run: Path) -> str | None:
         if page.exists() and changed(page) >= max(changed(run / "metrics.jsonl"), changed(run / "summary.json")):
             return None
         try:
-            write_report(run)
+            _write_report(run)
         except (UserError, OSError) as error:
             return str(error)
     return None

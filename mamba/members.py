@@ -38,6 +38,7 @@ class Members(NamedTuple):
         learning: [B, A] in [0, 1].
         keys: [B] typed keys; members with equal keys see the same noise.
         parameters: world parameters, leaves [B]; None takes those of the inputs.
+        home: [B] int32, population that each lives in, where those of the inputs have a leading axis; None where they are one.
     """
 
     levers: Levers
@@ -45,6 +46,7 @@ class Members(NamedTuple):
     learning: Array
     keys: Array
     parameters: WorldParameters | None = None
+    home: Array | None = None
 
 
 def repeat(
@@ -55,6 +57,7 @@ def repeat(
     gates: Array | None = None,
     learning: Array | None = None,
     parameters: WorldParameters | None = None,
+    home: Array | None = None,
 ) -> Members:
     """Members that share levers: one for each key.
 
@@ -65,6 +68,7 @@ def repeat(
         gates: [A] or [B, A]; None opens every gate.
         learning: [A] or [B, A]; None lets everyone learn.
         parameters: leaves [B]; None takes those of the inputs.
+        home: [B] populations, see `Members`.
 
     Returns:
         B members.
@@ -76,6 +80,7 @@ def repeat(
         learning=jnp.ones(shape) if learning is None else jnp.broadcast_to(jnp.asarray(learning, jnp.float32), shape),
         keys=keys,
         parameters=parameters,
+        home=home,
     )
 
 
@@ -148,8 +153,8 @@ def evaluator(
             if warm_up:
                 before = jnp.maximum(index - 1, 0)
                 # Whoever has the key and the world of the one before has its warm-up.
-                one_before = jax.tree.map(lambda leaf: leaf[before], (members.keys, members.parameters))
-                mine = (member.keys, member.parameters)
+                one_before = jax.tree.map(lambda leaf: leaf[before], (members.keys, members.parameters, members.home))
+                mine = (member.keys, member.parameters, member.home)
                 same = jax.tree.map(lambda a, b: jnp.all(_plain(a) == _plain(b)), mine, one_before)
                 known = functools.reduce(operator.and_, jax.tree.leaves(same), index > 0)
                 start = jax.lax.cond(known, lambda: start, lambda: warmed(inputs, member))
@@ -166,6 +171,8 @@ def evaluator(
 
 
 def _world(inputs: eco.Inputs, member: Members) -> eco.Inputs:
+    if member.home is not None:
+        inputs = replace(inputs, population=jax.tree.map(lambda leaf: leaf[member.home], inputs.population))
     return inputs if member.parameters is None else replace(inputs, parameters=member.parameters)
 
 
@@ -197,7 +204,7 @@ def over_devices(block: Callable[..., Any], *, shared: int, split: int) -> Calla
     devices = jax.local_device_count()
     if devices == 1:
         return block
-    mesh = jax.make_mesh((devices,), ("member",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((devices,), ("member",), axis_types=(AxisType.Auto,), devices=jax.local_devices())
     spread = PartitionSpec("member")
     specs = (PartitionSpec(),) * shared + (spread,) * split
     return jax.shard_map(block, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False)

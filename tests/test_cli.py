@@ -53,6 +53,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     loop.run = run  # type: ignore[attr-defined]
     loop.analyse = functools.partial(run, analysed=True)  # type: ignore[attr-defined]
     loop.train = functools.partial(run, analysed=False)  # type: ignore[attr-defined]
+    loop.simulate = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mamba.runs.loop", loop)
     return calls
 

@@ -45,7 +45,7 @@ CONFIG_FILES = {"pydantic", "yaml"}  # in the files of runs/ whose name starts w
 NETS = "algorithms/nets.py"  # the only home of neural network modules
 NETS_ONLY = {"flax.linen", "flax.nnx"}
 
-OPTIONAL = {"pyarrow"}  # may be missing: packages of the extras
+OPTIONAL = {"optuna", "pyarrow"}  # may be missing: packages of the extras
 
 
 def imports_of(tree: ast.Module) -> Iterator[tuple[int, int, str, str | None]]:

@@ -32,48 +32,19 @@ from mamba.interactions.settings import EmergenceConfig, InteractionsConfig, Sen
 from mamba.meta.settings import MetaConfig, ParetoConfig, PerformativityConfig, SecondOrderConfig
 from mamba.policies import PolicyConfig
 from mamba.runs.errors import UserError
+from mamba.runs.settings import CheckpointConfig, EvaluationConfig, LogConfig, SimulationConfig
 from mamba.scenarios.settings import ScenarioConfig
 from mamba.world.mechanisms import Mechanisms
 from mamba.world.parameters import WorldParameters
 
 # Sections that decide nothing but their own stage's results, and those that decide no result at all: a stage leaves the others' out
 # of the digest that tells whether its file is still of this configuration.
-APART = ("interactions", "sensitivities", "emergence", "second_order", "performativity", "pareto")
+APART = ("interactions", "sensitivities", "emergence", "second_order", "performativity", "pareto", "simulation")
 SERVICES = ("name", "chunk", "log", "checkpoint")
 MOST_ALGORITHMS = 16  # that an interaction analysis takes: no larger design of resolution V is built in
 FAMILIES: dict[Family, str] = {"recommenders": "recommender", "moderators": "moderator"}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """The final comparison on the sampled model."""
-
-    seeds: int = setting(16, "fresh paired seeds of the final comparison", ge=2)
-    transfer: tuple[str, ...] = setting(
-        (),
-        "other communities (values of `scenario.dataset`) in which the trained levers are compared without more training",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogConfig:
-    """Weights & Biases; the run folder holds everything without it."""
-
-    wandb: str = setting("offline", "where wandb logs to", choices=("offline", "online", "disabled"))
-    project: str = setting("mamba", "wandb project")
-    entity: str | None = setting(None, "wandb user or team; None takes your default")
-    group: str | None = setting(None, "wandb group, to find runs that belong together")
-    tags: tuple[str, ...] = setting((), "wandb tags")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """What a run keeps so that it can go on after it was stopped."""
-
-    every: int = setting(5, "meta-steps between checkpoints", unit="meta-steps", ge=1)
-    keep: int = setting(3, "newest checkpoints that are kept", ge=1)
 
 
 class Deployed(NamedTuple):
@@ -112,6 +83,7 @@ class RunConfig:
     sensitivities: SensitivitiesConfig = dataclasses.field(default_factory=SensitivitiesConfig)
     emergence: EmergenceConfig = dataclasses.field(default_factory=EmergenceConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    simulation: SimulationConfig = dataclasses.field(default_factory=SimulationConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
@@ -136,6 +108,7 @@ SECTIONS: dict[str, type[Any]] = {
     "sensitivities": SensitivitiesConfig,
     "emergence": EmergenceConfig,
     "evaluation": EvaluationConfig,
+    "simulation": SimulationConfig,
     "log": LogConfig,
     "checkpoint": CheckpointConfig,
 }
@@ -191,12 +164,13 @@ def find_config(source: str | Path) -> Path:
     return known[name]
 
 
-def presets() -> dict[str, Path]:
-    """Names and paths of the presets: shipped inside the package, or the folder `configs` of a checkout."""
+def presets(inside: str = ".") -> dict[str, Path]:
+    """Names and paths of the presets: shipped inside the package, or the folder `configs` of a checkout; or of those in a folder
+    inside."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "presets", package.parent / "configs"):
         if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+            return {path.stem: path for path in sorted((folder / inside).glob("*.yaml"))}
     return {}
 
 
@@ -698,10 +672,11 @@ def _plain(settings: Any) -> dict[str, Any]:
 
 def dump_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML; reading it back gives an equal configuration."""
-    return _yaml(to_mapping(config))
+    return to_yaml(to_mapping(config))
 
 
-def _yaml(mapping: Mapping[str, Any]) -> str:
+def to_yaml(mapping: Mapping[str, Any]) -> str:
+    """A mapping of plain values as YAML that `read_yaml` reads back."""
     return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
 
 
@@ -716,7 +691,7 @@ def config_digest(config: RunConfig, *, without: Collection[str] = ()) -> str:
     for path in without:
         section, _, name = path.partition(".")
         del (mapping[section] if name else mapping)[name or section]
-    return hashlib.sha256(_yaml(mapping).encode()).hexdigest()
+    return hashlib.sha256(to_yaml(mapping).encode()).hexdigest()
 
 
 def diff(before: RunConfig | Mapping[str, Any], after: RunConfig | Mapping[str, Any]) -> list[str]:

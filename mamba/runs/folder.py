@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from mamba.runs.errors import UserError
 
 CONFIG, METRICS, SUMMARY, INTERACTIONS = "config.yaml", "metrics.jsonl", "summary.json", "interactions.npz"
+SWEEP = "sweep.yaml"  # instead of CONFIG in the folder of a sweep
 CHECKPOINTS, REPORT, WANDB = "checkpoints", "report", "wandb"
 RUN_ID = "run_id"
 LOCK = ".lock"
@@ -177,7 +178,7 @@ class RunFolder(NamedTuple):
 
 @contextlib.contextmanager
 def open_folder(
-    path: str | Path, config_yaml: str, *, allow_config_change: bool = False
+    path: str | Path, config_yaml: str, *, allow_config_change: bool = False, holds: str = CONFIG
 ) -> Generator[RunFolder, None, None]:
     """Opens a run folder, makes it where there is none, and locks it for the length of the block.
 
@@ -187,6 +188,7 @@ def open_folder(
         path: the folder.
         config_yaml: the resolved configuration, from `mamba.runs.config.dump_yaml`.
         allow_config_change: continue although the folder holds another configuration.
+        holds: name of the file with the configuration.
 
     Raises:
         UserError: it holds something else than a run, another configuration, or another process is writing into it.
@@ -195,11 +197,11 @@ def open_folder(
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give a folder with --run_dir")
-    known = (folder / CONFIG).is_file()
-    if folder.is_dir() and not known and (strange := _strangers(folder)):
+    known = (folder / holds).is_file()
+    if folder.is_dir() and not known and (strange := _strangers(folder, holds)):
         raise UserError(
             f"{folder} is not a run folder: it holds {', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''} "
-            f"but no {CONFIG}; give an empty or a new folder with --run_dir"
+            f"but no {holds}; give an empty or a new folder with --run_dir"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,18 +212,12 @@ def open_folder(
         ) from error
     with lock:
         _take(lock, folder)
-        known = (folder / CONFIG).is_file()  # again: another process may have made it before the lock was ours
-        changes = _changes(folder / CONFIG, config_yaml) if known else []
-        if changes and not allow_config_change:
-            raise UserError(
-                f"{folder} holds a run with another configuration:\n"
-                + "\n".join(f"  {line}" for line in changes)
-                + "\ngive another --run_dir, or --allow-config-change to continue with the new one"
-            )
+        known = (folder / holds).is_file()  # again: another process may have made it before the lock was ours
+        changes = agreed(folder / holds, config_yaml, allow_config_change=allow_config_change) if known else []
 
         def claim() -> None:
             if changes or not known:
-                write_text(folder / CONFIG, config_yaml)
+                write_text(folder / holds, config_yaml)
 
         yield RunFolder(folder, known, tuple(changes), claim)
 
@@ -240,9 +236,9 @@ def run_id(path: str | Path) -> str:
     return known
 
 
-def _strangers(folder: Path) -> list[str]:
+def _strangers(folder: Path, holds: str) -> list[str]:
     """What a folder holds besides what a run killed at its very start leaves behind."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK and f".{CONFIG}." not in entry.name)
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK and f".{holds}." not in entry.name)
 
 
 def _take(lock: IO[str], folder: Path) -> None:
@@ -265,6 +261,22 @@ def _take(lock: IO[str], folder: Path) -> None:
     lock.truncate()
     lock.write(f"process {os.getpid()}\n")
     lock.flush()
+
+
+def agreed(path: Path, config_yaml: str, *, allow_config_change: bool) -> list[str]:
+    """What differs between the configuration that a folder holds, at `path`, and another one; a line each.
+
+    Raises:
+        UserError: something does, and no change is allowed.
+    """
+    changes = _changes(path, config_yaml)
+    if changes and not allow_config_change:
+        raise UserError(
+            f"{path.parent} holds a run with another configuration:\n"
+            + "\n".join(f"  {line}" for line in changes)
+            + "\ngive another --run_dir, or --allow-config-change to continue with the new one"
+        )
+    return changes
 
 
 def _changes(path: Path, config_yaml: str) -> list[str]:
@@ -420,7 +432,8 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
         UserError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: numpy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zipfile, zlib and numpy raise many kinds
         raise UserError(f"{path}: cannot be read ({error}); remove it and run again") from error

@@ -20,6 +20,7 @@ from mamba.runs import progress
 from mamba.runs.config import RunConfig
 from mamba.runs.errors import UserError
 from mamba.scenarios import populations
+from mamba.types import Sizes
 
 _SHARE = 0.9  # of the free memory that evaluations may be predicted to take
 
@@ -60,13 +61,8 @@ def prepare(config: RunConfig) -> Job:
     Raises:
         UserError: the data cannot be used.
     """
-    try:
-        scenario = populations.load(config.scenario, seed=config.seed)
-        algorithms = {each.name: registry.build(each.kind, each.config) for each in config.algorithms}
-        policy = policies.network(config.policy, seed=config.seed) if config.policy.controls else None
-        ecosystem = eco.make(algorithms, sizes=scenario.sizes, mechanisms=config.mechanisms, policy=policy)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    scenario = scenario_of(config)
+    ecosystem = platform(config, scenario.sizes)
     inputs = eco.inputs(ecosystem, jax.device_put(scenario.population), parameters=config.parameters)
     interactions = config.interactions
     evaluator = functools.partial(
@@ -90,13 +86,39 @@ def prepare(config: RunConfig) -> Job:
     return Job(config, ecosystem, inputs, scenario.story, evaluate, measure, jax.random.key(config.seed))
 
 
+def scenario_of(config: RunConfig) -> populations.Scenario:
+    """Population and sizes of a configuration.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    try:
+        return populations.load(config.scenario, seed=config.seed)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
+def platform(config: RunConfig, sizes: Sizes) -> eco.Ecosystem:
+    """Algorithms and policy of a configuration in a world of these sizes.
+
+    Raises:
+        UserError: settings that contradict each other.
+    """
+    try:
+        algorithms = {each.name: registry.build(each.kind, each.config) for each in config.algorithms}
+        policy = policies.network(config.policy, seed=config.seed) if config.policy.controls else None
+        return eco.make(algorithms, sizes=sizes, mechanisms=config.mechanisms, policy=policy)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _evaluation(
     ecosystem: eco.Ecosystem, inputs: eco.Inputs, *, steps: int, warm_up: int, windows: int, chunk: int
 ) -> Evaluate:
     """Outcomes [B, 1 + W, J + A] of members on the sampled model."""
     measured = functools.partial(systems.outcomes, ecosystem)
     evaluate = mem.evaluator(ecosystem, steps=steps, layout=layout(), warm_up=warm_up, windows=windows, of=measured)
-    run = fitted(evaluate, inputs, chunk=chunk)
+    run = Fitted(evaluate, inputs, chunk=chunk)
 
     def call(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
         values = run(members, done)
@@ -110,36 +132,68 @@ def layout() -> mem.Layout:
     return "loop" if jax.default_backend() == "cpu" else "vmap"
 
 
-def fitted(
-    evaluate: Callable[[eco.Inputs, mem.Members, jax.Array], jax.Array], inputs: eco.Inputs, *, chunk: int
-) -> Evaluate:
-    """Runs an evaluator of `members` or `jacobian` in chunks that fit into memory; it is compiled when it is first called.
+class Fitted:
+    """An evaluator of `members` or `jacobian` that goes in chunks which fit into memory; compiled when it is first needed."""
 
-    Args:
-        evaluate: not jitted.
-        inputs: population and parameters.
-        chunk: most members sent at a time.
+    def __init__(
+        self,
+        evaluate: Callable[[eco.Inputs, mem.Members, jax.Array], jax.Array],
+        inputs: eco.Inputs,
+        *,
+        chunk: int,
+        remedy: Callable[[int], str] = lambda fewer: f"--chunk={fewer}",
+    ) -> None:
+        """Prepares it.
 
-    Returns:
-        `(members, done=None) -> values [B, ...]`; raises UserError where not even one member a device fits.
-    """
-    made: dict[Any, mem.Compiled] = {}
+        Args:
+            evaluate: not jitted.
+            inputs: population and parameters.
+            chunk: most members sent at a time.
+            remedy: the option that makes chunks of so many, for the error when memory runs out all the same.
+        """
+        self._evaluate, self._inputs, self._chunk, self._remedy = evaluate, inputs, chunk, remedy
+        self._made: dict[Any, mem.Compiled] = {}
 
-    def call(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
+    def on(self, inputs: eco.Inputs) -> Fitted:
+        """The same programs on other inputs of the same shapes."""
+        other = Fitted(self._evaluate, inputs, chunk=self._chunk, remedy=self._remedy)
+        other._made = self._made
+        return other
+
+    def compiled(self, members: mem.Members) -> mem.Compiled:
+        """The program for members such as these.
+
+        Raises:
+            UserError: not even one member a device fits.
+        """
         # Members in worlds of their own have more leaves than those in the world of the inputs.
         which = jax.tree.structure(members)
-        if which not in made:
+        if which not in self._made:
+            limit = _SHARE * free_memory()
             try:
-                made[which] = mem.compiled(evaluate, inputs, members, chunk=chunk, limit=_SHARE * free_memory())
+                self._made[which] = mem.compiled(self._evaluate, self._inputs, members, chunk=self._chunk, limit=limit)
             except ValueError as error:
                 raise UserError(str(error)) from error
             progress.say(
-                f"rollouts go in chunks of {made[which].chunk}; predicted memory {made[which].bytes / 2**20:,.0f} MiB on "
-                f"{jax.local_device_count()} x {jax.devices()[0].device_kind}"
+                f"rollouts go in chunks of {self._made[which].chunk}; predicted memory "
+                f"{self._made[which].bytes / 2**20:,.0f} MiB on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
             )
-        return mem.in_chunks(made[which].run, inputs, members, chunk=made[which].chunk, done=done)
+        return self._made[which]
 
-    return call
+    def __call__(self, members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
+        """Values [B, ...] of members; `done` is told the number of members finished after every chunk.
+
+        Raises:
+            UserError: not even one member a device fits, or the device ran out of memory.
+        """
+        made = self.compiled(members)
+        try:
+            return mem.in_chunks(made.run, self._inputs, members, chunk=made.chunk, done=done)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            needs = f"{made.chunk} rollouts at a time need about {made.bytes / 2**30:.1f} GiB"
+            raise UserError(f"out of memory: {needs}; try {self._remedy(max(1, made.chunk // 2))}") from error
 
 
 def free_memory() -> float:

@@ -1,9 +1,9 @@
 """The main jobs: from a configuration to a trained or analysed, and reported, ecosystem.
 
-`run`: interactions (the factorial over gates on the default levers), training (meta-steps), evaluation (default against
-trained levers on fresh seeds, sampled model), report. `analyse`: interactions, sensitivities, emergence, report. Each stage
-leaves its result in the run folder before the next begins; the same command on the same folder goes on where it was and ends
-with the same bytes. Both may be given the same folder, one after the other.
+`simulate`: rollouts of the platform as it is. `run`: interactions (the factorial over gates on the default levers), training
+(meta-steps), evaluation (default against trained levers on fresh seeds, sampled model), report. `analyse`: interactions,
+sensitivities, emergence, report. Each stage leaves its result in the run folder before the next begins; the same command on the
+same folder goes on where it was and ends with the same bytes. All may be given the same folder, one after the other.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mamba.runs import (
     second_order,
     sensitivities,
     signals,
+    simulation,
     stops,
     tracking,
     training,
@@ -40,7 +41,14 @@ from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
 from mamba.runs.job import Job, prepare
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
-_OPTIONAL = (sensitivities, emergence, second_order, performativity, pareto)  # each with a file of results of its own
+_OPTIONAL = (
+    sensitivities,
+    emergence,
+    second_order,
+    performativity,
+    pareto,
+    simulation,
+)  # each with a file of results of its own
 _ANALYSED = ("interaction", "side_effect", "externality", "emergence")  # kinds of findings of an analysis
 _TOLD = 3  # interacting pairs that are told on the terminal
 
@@ -74,6 +82,21 @@ def analyse(config: RunConfig, path: str | Path, *, command: str, allow_config_c
     return _carried_out(config, path, command, allow_config_change, wanted={emergence.STAGE}, stages=_analysis_stages)
 
 
+def simulate(
+    config: RunConfig,
+    path: str | Path,
+    *,
+    command: str,
+    allow_config_change: bool = False,
+    job_type: str = "eval",
+) -> dict[str, Any]:
+    """Simulates a configuration in a run folder as it is, without training or analysis. As `run`; `job_type` is for wandb."""
+    wanted = {simulation.STAGE}
+    return _carried_out(
+        config, path, command, allow_config_change, wanted=wanted, stages=_simulation_stages, job_type=job_type
+    )
+
+
 class _Open(NamedTuple):
     """A job at work in its folder.
 
@@ -104,6 +127,7 @@ def _carried_out(
     *,
     wanted: set[str],
     stages: Callable[..., dict[str, Any] | None],
+    job_type: str = "train",
 ) -> dict[str, Any]:
     digest = config_digest(config)
     with folder.open_folder(path, dump_yaml(config), allow_config_change=allow_config_change) as place:
@@ -118,7 +142,9 @@ def _carried_out(
         for fact, text in job.story.items():
             progress.say(f"{fact}: {text}")
         with signals.graceful() as stop:
-            return _closed(job, place, stages, earlier or {}, command=command, stop=stop, clock=clock)
+            return _closed(
+                job, place, stages, earlier or {}, command=command, job_type=job_type, stop=stop, clock=clock
+            )
 
 
 def _finished(path: Path, digest: str) -> dict[str, Any] | None:
@@ -138,6 +164,7 @@ def _closed(
     before: dict[str, Any],
     *,
     command: str,
+    job_type: str,
     stop: Callable[[], bool],
     clock: float,
 ) -> dict[str, Any]:
@@ -169,14 +196,21 @@ def _closed(
     def stays(row: Mapping[str, Any]) -> bool:
         if row.get("stage") == INTERACTIONS:
             return row == known
+        if row.get("stage") == simulation.STAGE:
+            return (path / simulation.FILE).exists()  # what is stale was removed
         if row.get("stage") == EVALUATION:
-            return bool(before) and stages is _analysis_stages
+            return bool(before) and stages in (_analysis_stages, _simulation_stages)
         at = row.get("meta_step")
         return row.get("stage") == TRAINING and isinstance(at, int) and at < done
 
     metrics = folder.open_metrics(path / folder.METRICS, keep=stays)
     tracker = tracking.start(
-        config.log, run_dir=path, run_id=folder.run_id(path), config=to_mapping(config), name=config.name
+        config.log,
+        run_dir=path,
+        run_id=folder.run_id(path),
+        config=to_mapping(config),
+        name=config.name,
+        job_type=job_type,
     )
     try:
         summary = stages(_Open(job, path, kept, before, metrics, tracker, stop))
@@ -303,6 +337,33 @@ def _words(name: str) -> dict[str, str]:
     return {"label": of.label, "formula": of.formula, "unit": of.unit, "better": of.better, "source": of.source}
 
 
+# ---- simulation
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _simulation_stages(of: _Open) -> dict[str, Any] | None:
+    """Rollouts of the platform as it is; the summary, None after a stop."""
+    job, config = of.job, of.job.config
+    try:
+        arrays = simulation.run(job, of.path, tracker=of.tracker, stop=of.stop)
+    except stops.Stopped:
+        return None
+    known = folder.read_metrics(of.path / folder.METRICS)
+    if not any(row.get("stage") == simulation.STAGE for row in known):
+        for row in simulation.rows(arrays):
+            of.metrics.append({"stage": simulation.STAGE, **row})
+    levels = statistics.estimate(arrays["values"][:, 0], config.interactions.confidence)
+    simulated = {name: {**_words(name), "before": evaluation.interval(levels, k)} for k, name in enumerate(NAMES)}
+    return {
+        **_common(job),
+        "objectives": simulated,
+        "seeds": {simulation.STAGE: config.simulation.seeds, "root": config.seed},
+        "findings": [],
+        **of.before,
+        "stages": sorted({simulation.STAGE, *of.before.get("stages", ())}),
+    }
+
+
 # ---- training
 # ------------------------------------------------------------------------------------------------------------
 
@@ -397,6 +458,7 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
         share, home = evaluation.surviving(values, here, trainer.goal, confidence=confidence)
         lost = evaluation.broken(values, trainer.goal, confidence=confidence)
         found.append(findings.transfer(share, home, where=name, confidence=confidence, broken=lost))
+    row[f"{EVALUATION}/utility"] = -float(evaluation.gains(here["before"], here["after"], trainer.goal).mean())
     row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
     robust = None
     if varied is not None:

@@ -137,6 +137,18 @@ class Column(NamedTuple):
     wide: bool = False
 
 
+class Cell(NamedTuple):
+    """A cell of a table that can be sorted.
+
+    Attributes:
+        shown: what it shows.
+        value: number or text by which it is sorted; None stands last.
+    """
+
+    shown: Any
+    value: float | str | None
+
+
 def table(
     caption: Any, columns: Sequence[Column], groups: Iterable[tuple[Any, Sequence[Sequence[Any]]]], *, class_: str = ""
 ) -> Html:
@@ -146,7 +158,7 @@ def table(
         caption: what it shows.
         columns: one a cell.
         groups: `(heading or None, rows)`; rows under one heading.
-        class_: classes of the table.
+        class_: classes of the table; `sortable` lets readers sort it by the values of its `Cell`s.
     """
     styles = [" ".join(word for word, on in (("number", c.numeric), ("wide", c.wide)) if on) or None for c in columns]
     head = tag(
@@ -159,8 +171,12 @@ def table(
             cell = tag("th", heading, scope="rowgroup", colspan=len(columns))
             lines.append(tag("tr", cell, class_="group"))
         for row in rows:
-            first = tag("th", row[0], scope="row", class_=styles[0])
-            rest = [tag("td", cell, class_=style) for cell, style in zip(row[1:], styles[1:], strict=True)]
+            cells = [cell if isinstance(cell, Cell) else Cell(cell, None) for cell in row]
+            first = tag("th", cells[0].shown, scope="row", class_=styles[0], data_value=cells[0].value)
+            rest = [
+                tag("td", cell.shown, class_=style, data_value=cell.value)
+                for cell, style in zip(cells[1:], styles[1:], strict=True)
+            ]
             lines.append(tag("tr", first, *rest))
         bodies.append(tag("tbody", *lines))
     inside = tag("table", tag("caption", tag("span", caption)), head, *bodies, class_=class_ or None)

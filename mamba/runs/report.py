@@ -8,15 +8,13 @@ without scripts and to a screen reader.
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from mamba.algorithms.registry import KINDS
-from mamba.runs import figures, folder
+from mamba.runs import folder, pages
 from mamba.runs.errors import UserError
 from mamba.runs.markup import MISSING, Column, Html, between, count, duration, join, number, series, table, tag
 from mamba.runs.sections.audit import audit_section
@@ -35,7 +33,6 @@ from mamba.runs.sections.shared import (
     View,
     grouped,
     is_number,
-    json_script,
     label_of,
     read,
     scale_words,
@@ -44,11 +41,10 @@ from mamba.runs.sections.shared import (
     typeset,
     value_of,
 )
+from mamba.runs.sections.simulated import simulated_section
 from mamba.runs.sections.training import training_section
 from mamba.runs.sections.transfer import transfer_section
 from mamba.runs.sections.warnings import warnings_section
-
-PAGE, SCRIPT = "index.html", "plotly.min.js"
 
 CARDS = 3  # pairs told at the top; all are told in their section
 # Kind of a finding -> what its size is of, and its unit where that is not the objective's.
@@ -89,12 +85,7 @@ def write_report(run_dir: Path) -> Path:
     if not (run.summary or run.interactions or training):
         raise UserError(f"{run.path}: nothing to report yet; run it, or wait until its first stage is done")
     source = folder.read_text(run.path / folder.CONFIG)
-    target = run.path / folder.REPORT / PAGE
-    script, content = target.with_name(SCRIPT), figures.plotly_js()
-    if not script.is_file() or script.stat().st_size != len(content.encode()):
-        folder.write_text(script, content)
-    folder.write_text(target, _page(read(run, training), source))
-    return target
+    return pages.write(run.path / folder.REPORT, _page(read(run, training), source))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -105,6 +96,7 @@ def _page(view: View, source: str) -> str:
     drawn = Figures()
     sections = [
         ("findings", "Headline findings", _findings(view)),
+        ("simulation", "The platform as it is", simulated_section(view, drawn)),
         (
             "change",
             "Before and after meta-training",
@@ -130,39 +122,7 @@ def _page(view: View, source: str) -> str:
         ("limits", "What was not varied", _limits(view)),
         ("reading", "How to read this page", _reading(view)),
     ]
-    shown = [(anchor, title, body) for anchor, title, body in sections if body]
-    links = tag("ul", *[tag("li", tag("a", title, href=f"#{anchor}")) for anchor, title, _ in shown])
-    body = [
-        tag("section", tag("h2", title, id=f"{anchor}-title"), inside, id=anchor, aria_labelledby=f"{anchor}-title")
-        for anchor, title, inside in shown
-    ]
-    assets = resources.files("mamba.runs") / "assets"
-    style, script = (Html((assets / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
-    # Whatever a run is called, this page cannot reach out: the policy forbids it.
-    policy = (
-        "connect-src 'none'; font-src 'none'; frame-src 'none'; object-src 'none'; form-action 'none'; base-uri "
-        "'none'; img-src data: blob:"
-    )
-    head = [
-        Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html('<meta name="color-scheme" content="light dark">'),
-        Html('<link rel="icon" href="data:,">'),
-        tag("title", f"{view.name} · mamba report"),
-        tag("style", style),
-    ]
-    page = tag(
-        "div",
-        _top(view),
-        tag("nav", links, aria_label="Sections"),
-        tag("main", *body),
-        tag("footer", "Written by mamba from the run folder. This page needs no network."),
-        class_="page",
-    )
-    scripts = [json_script("dark-colours", json.dumps(figures.DARK)), *drawn.scripts]
-    after = [*scripts, Html(f'<script src="{SCRIPT}" charset="utf-8"></script>'), tag("script", script)]
-    return f"<!doctype html>\n{tag('html', tag('head', *head), tag('body', page, *after), lang='en')}\n"
+    return pages.page(view.name, _top(view), sections, drawn)
 
 
 def _top(view: View) -> Html:
@@ -293,7 +253,7 @@ def _findings(view: View) -> Html:
         more = count(len(pairs) - CARDS, "more confirmed pair")
         link = tag("a", "Who interacts with whom", href="#interactions")
         parts.append(tag("p", f"{more} under ", link, ".", class_="note"))
-    if not parts:
+    if not parts and (view.training or view.analysed is not None):
         parts.append(tag("p", "Nothing passed its test."))
     return join(parts)
 
@@ -322,6 +282,7 @@ def _repeat(view: View, source: str) -> Html:
             "root": "root",
             "interactions": "seeds of interactions",
             "evaluation": "fresh seeds of the evaluation",
+            "simulation": "seeds of the simulation",
             "meta_steps": "meta-steps",
         }
         rows.append(

@@ -48,7 +48,12 @@ def of_stage(file: str, *, reads: Mapping[str, Collection[str]], indifferent: Co
 
 def digest(results: Results, job: Job) -> str:
     """Digest of the settings that decide the results."""
-    return config_digest(job.config, without=results.indifferent)
+    return digest_of(results, job.config)
+
+
+def digest_of(results: Results, config: RunConfig) -> str:
+    """The same, of a configuration that is not prepared."""
+    return config_digest(config, without=results.indifferent)
 
 
 def is_stale(results: Results, job: Job, path: Path) -> bool:

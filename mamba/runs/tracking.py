@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mamba.runs.config import LogConfig
 from mamba.runs.folder import WANDB, plain
 from mamba.runs.progress import warn
+from mamba.runs.settings import LogConfig
 
 STEP = "meta_step"
 PAIRS_UP_TO = 8  # algorithms whose pairs are logged as scalars; the table has all of them
@@ -55,7 +55,15 @@ def nothing() -> Tracker:
     return Tracker(ignore, ignore, ignore, ignore, ignore, ignore)
 
 
-def start(log: LogConfig, *, run_dir: str | Path, run_id: str, config: Mapping[str, Any], name: str) -> Tracker:
+def start(
+    log: LogConfig,
+    *,
+    run_dir: str | Path,
+    run_id: str,
+    config: Mapping[str, Any],
+    name: str,
+    job_type: str = "train",
+) -> Tracker:
     """Starts or continues a wandb run.
 
     Args:
@@ -65,6 +73,7 @@ def start(log: LogConfig, *, run_dir: str | Path, run_id: str, config: Mapping[s
             `mamba.runs.folder.run_id`. A wandb agent's own identifier goes before it.
         config: the resolved configuration as nested mappings.
         name: name to show.
+        job_type: `train`, `eval`, `sweep` or `member`.
 
     Returns:
         A tracker; one that does nothing where wandb is disabled or cannot start.
@@ -73,7 +82,7 @@ def start(log: LogConfig, *, run_dir: str | Path, run_id: str, config: Mapping[s
         return nothing()
     before = {variable: os.environ.get(variable) for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")}
     try:
-        return _start(log, Path(run_dir).absolute(), run_id, plain(config), name, before)
+        return _start(log, Path(run_dir).absolute(), run_id, plain(config), name, job_type, before)
     except Exception as error:
         _restore(before)
         _give_up(error)
@@ -86,6 +95,7 @@ def _start(
     run_id: str,
     config: dict[str, Any],
     name: str,
+    job_type: str,
     before: Mapping[str, str | None],
 ) -> Tracker:
     import wandb
@@ -107,7 +117,7 @@ def _start(
         group=log.group,
         tags=list(log.tags) or None,
         name=name,
-        job_type="train",
+        job_type=job_type,
         id=os.environ.get("WANDB_RUN_ID", run_id),
         resume="allow",
         mode="online" if log.wandb == "online" else "offline",

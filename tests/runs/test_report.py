@@ -26,6 +26,7 @@ from pages import (
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import figures, markup, report
 from mamba.runs.errors import UserError
+from mamba.runs.pages import SCRIPT
 
 
 def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
@@ -155,12 +156,12 @@ def test_the_page_needs_nothing_but_the_script_beside_it(tmp_path: Path) -> None
     fetching = ("src", "href", "action", "srcset", "poster")
     links = [attributes.get(name) for _, attributes in page.elements for name in fetching]
     for link in filter(None, links):
-        assert link == report.SCRIPT or link.startswith("#") or link == "data:,", link
+        assert link == SCRIPT or link.startswith("#") or link == "data:,", link
     style = source[source.index("<style>") : source.index("</style>")]
     assert "url(" not in style and "@import" not in style
     assert "connect-src 'none'" in source and "sendChartToCloud" not in source
     assert len(source) < 1_000_000
-    script = tmp_path / "report" / report.SCRIPT
+    script = tmp_path / "report" / SCRIPT
     assert script.stat().st_size > 1_000_000
     before = script.stat().st_mtime_ns
     report.write_report(tmp_path)

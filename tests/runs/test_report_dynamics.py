@@ -9,8 +9,9 @@ import pytest
 from pages import make, pictures, row_of, written
 
 from mamba.objectives import NAMES
-from mamba.runs import folder, report
+from mamba.runs import folder
 from mamba.runs.errors import UserError
+from mamba.runs.pages import PAGE
 
 J = len(NAMES)
 TOXIC, LOAD = NAMES.index("toxic_exposure_per_user"), NAMES.index("reviewer_load")
@@ -260,4 +261,4 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path, file: str, made: Any,
         page_of(tmp_path / "lost", **{file: found})
     with pytest.raises(UserError, match=rf"{file}\.npz: holds other objectives"):
         page_of(tmp_path / "other", **{file: made(objectives=np.array(NAMES[::-1]))})
-    assert not (tmp_path / "other" / "report" / report.PAGE).exists()
+    assert not (tmp_path / "other" / "report" / PAGE).exists()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mamba.runs import figures, folder, tracking
-from mamba.runs.config import LogConfig, resolve, to_mapping
+from mamba.runs.config import resolve, to_mapping
+from mamba.runs.settings import LogConfig
 
 CONFIG = resolve({"recommenders": {"home": {"kind": "engagement"}}})
 ROWS = [

@@ -1,0 +1,170 @@
+"""What came of the members of a sweep: their metrics, the best of them, quantiles over them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mamba.runs import simulation
+from mamba.runs.config import RunConfig, load_config
+from mamba.runs.errors import UserError
+from mamba.runs.sweeps import spec as specs
+
+QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+# What comes before the name of an objective in the metric that a job ends with.
+FINAL = {"simulate": simulation.WHOLE, "train": "evaluation/after", "run": "evaluation/after"}
+AT = {"simulate": "hour", "train": "meta_step", "run": "meta_step"}  # what the rows of a job are counted by
+
+
+class Member(NamedTuple):
+    """One configuration of a sweep.
+
+    Attributes:
+        number: its place in the sweep.
+        choice: what was chosen for it.
+        config: the whole configuration.
+    """
+
+    number: int
+    choice: specs.Choice
+    config: RunConfig
+
+
+class Outcome(NamedTuple):
+    """What came of a member.
+
+    Attributes:
+        rows: what it logged, in order; numbers by name.
+        frozen: whether it left the finite numbers, or failed.
+        why: in a few words, where it did.
+    """
+
+    rows: list[dict[str, Any]]
+    frozen: bool = False
+    why: str = ""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The last value of everything that was logged."""
+        return {name: value for row in self.rows for name, value in row.items()}
+
+
+def member_of(spec: specs.Spec, choice: specs.Choice, *, number: int, shared: Sequence[str] = ()) -> Member:
+    """One member.
+
+    Raises:
+        UserError: its configuration cannot be used.
+    """
+    return Member(number, choice, load_config(spec.source, [*specs.overrides(spec, choice), *shared]))
+
+
+def members_of(spec: specs.Spec, choices: Sequence[specs.Choice], *, shared: Sequence[str] = ()) -> list[Member]:
+    """Every member, checked.
+
+    Raises:
+        UserError: every error of every member, each once, with the number of members that have it.
+    """
+    found, errors = [], {}
+    for number, choice in enumerate(choices):
+        try:
+            found.append(member_of(spec, choice, number=number, shared=shared))
+        except UserError as error:
+            for line in str(error).splitlines():
+                errors.setdefault(line, []).append(number)
+    if errors:
+        lines = [f"{line} (in {len(who)} of {len(choices)} members)" for line, who in errors.items()]
+        raise UserError("\n".join(lines))
+    return found
+
+
+def command_of(spec: specs.Spec, choice: specs.Choice, *, shared: Sequence[str] = ()) -> str:
+    """The command that repeats a member alone."""
+    words = [f"--{word.removeprefix('--')}" for word in (*specs.overrides(spec, choice), *shared)]
+    return shlex.join(["mamba-eco", spec.job, spec.source, *words])
+
+
+def of_values(config: RunConfig, values: np.ndarray) -> Outcome:
+    """The outcome of a simulated member, from its objectives [S, 1 + W, J]."""
+    rows = simulation.rows(simulation.kept(config, values))
+    lost = np.flatnonzero(~np.isfinite(values).all(axis=(0, 2)))
+    if not len(lost):
+        return Outcome(rows)
+    ends = [config.steps, *simulation.hours(config)]  # the whole rollout stands before its parts
+    return Outcome(rows, True, f"not finite by hour {min(ends[part] for part in lost)}")
+
+
+def table(
+    spec: specs.Spec,
+    members: Sequence[Member],
+    outcomes: Mapping[int, Outcome],
+    *,
+    group_of: Mapping[int, int],
+    shared: Sequence[str],
+) -> list[dict[str, Any]]:
+    """A row for each member: its settings, the metrics it ended with, and the command that repeats it."""
+    rows = []
+    for member in members:
+        outcome = outcomes[member.number]
+        wanted = (f"{FINAL[spec.job]}/", "transfer/", "evaluation/utility")
+        metrics = {name: value for name, value in outcome.metrics.items() if name.startswith(wanted)}
+        if spec.metric is not None and spec.metric.name in outcome.metrics:
+            metrics[spec.metric.name] = outcome.metrics[spec.metric.name]
+        told = {
+            "member": member.number,
+            "group": group_of.get(member.number),
+            "frozen": outcome.frozen,
+            "why": outcome.why,
+            "settings": member.choice,
+            "command": command_of(spec, member.choice, shared=shared),
+        }
+        rows.append(told | metrics)
+    return rows
+
+
+def ranked(spec: specs.Spec, outcomes: Mapping[int, Outcome]) -> list[int]:
+    """Numbers of the members from the best on; those that are frozen are left out. Without a metric there is no best.
+
+    Raises:
+        UserError: no member logged the metric.
+    """
+    if spec.metric is None:
+        return []
+    alive = {number: outcome.metrics for number, outcome in outcomes.items() if not outcome.frozen}
+    having = {number: told for number, told in alive.items() if spec.metric.name in told}
+    if alive and not having:
+        known = sorted({name for told in alive.values() for name in told if name.startswith(f"{FINAL[spec.job]}/")})
+        raise UserError(f"metric.name: no member logged {spec.metric.name}. Known: {', '.join(known)}")
+    return sorted(having, key=lambda number: (score(spec, having[number]), number))
+
+
+def score(spec: specs.Spec, metrics: Mapping[str, Any]) -> float:
+    """The metric of the sweep, so that less is better."""
+    assert spec.metric is not None
+    return (1.0 if spec.metric.goal == "minimize" else -1.0) * float(metrics[spec.metric.name])
+
+
+def quantiles(job: str, outcomes: Mapping[int, Outcome]) -> list[dict[str, Any]]:
+    """Quantiles over the members of everything that they logged, a row for each hour or meta-step; frozen ones are left out."""
+    at = AT[job]
+    columns: dict[int, dict[str, list[float]]] = {}
+    for outcome in outcomes.values():
+        if outcome.frozen:
+            continue
+        for row in outcome.rows:
+            if at not in row:
+                continue
+            here = columns.setdefault(int(row[at]), {})
+            for name, value in row.items():
+                if name != at and isinstance(value, int | float) and not isinstance(value, bool):
+                    here.setdefault(name, []).append(float(value))
+    rows = []
+    for step, named in sorted(columns.items()):
+        row: dict[str, Any] = {"stage": "sweep", at: step, "members/alive": max(map(len, named.values()), default=0)}
+        for name, values in named.items():
+            ends = np.quantile(values, list(QUANTILES.values()))
+            row |= {f"{name}/{word}": float(end) for word, end in zip(QUANTILES, ends, strict=True)}
+        rows.append(row)
+    return rows

@@ -1,0 +1,442 @@
+"""`mamba-eco sweep`: many configurations from one file.
+
+Members that simulate (`command: [..., mamba-eco, simulate, ...]`) are run together in compile groups, those that train are
+processes of their own. Either way every member is done once, whatever interrupts the sweep, and the report says which command
+repeats it.
+
+    runs/<name>/
+      sweep.yaml       the file, with what was asked for on the command line
+      parts/           finished batches, until all are
+      members/<k>/     run folders of members: all where they are processes, else those that `log.member_runs` asks for
+      members.npz      objectives [M, S, 1 + W, J]
+      members.jsonl    a row for each member: settings, metrics, command
+      metrics.jsonl    quantiles over members
+      summary.json     best members, groups, how to repeat it
+      report/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mamba.objectives import NAMES
+from mamba.runs import folder, loop, progress, signals, simulation, tracking
+from mamba.runs.config import RunConfig, dump_yaml, load_config, to_mapping, to_yaml
+from mamba.runs.errors import UserError
+from mamba.runs.sweeps import batches, bayes, groups, outcomes, processes
+from mamba.runs.sweeps import spec as specs
+from mamba.runs.sweeps.outcomes import Member, Outcome
+
+MEMBERS, TABLE, PARTS, FOLDERS, TASKS = "members.npz", "members.jsonl", "parts", "members", "tasks"
+JOB_TYPE = "sweep"
+PART_DONE = f"{TASKS}/{{i}}-of-{{n}}/{folder.SUMMARY}"
+_SHOWN = 20  # members that a dry run lists
+
+
+class Options(NamedTuple):
+    """What the command line says of a sweep.
+
+    Attributes:
+        count: most members; None takes `run_cap`.
+        seed: of random draws.
+        per_batch: members that are run together; None takes as many as `chunk` rollouts are.
+        part: `(i, n)`: this process does every n-th member from the i-th on; None does all.
+        processes: members at a time that are processes of their own; 0 runs members together where they can be.
+    """
+
+    count: int | None = None
+    seed: int = 0
+    per_batch: int | None = None
+    part: tuple[int, int] | None = None
+    processes: int = 0
+
+
+class _Open(NamedTuple):
+    """A sweep at work in its folder.
+
+    Attributes:
+        spec: the sweep.
+        options: of the command line.
+        shared: more settings of all members, as overrides.
+        base: what all members start from.
+        path: the folder.
+        known: objectives [S, 1 + W, J] of members that are done, by number.
+        programs: compiled so far.
+        stop: whether a signal asks to stop.
+    """
+
+    spec: specs.Spec
+    options: Options
+    shared: tuple[str, ...]
+    base: RunConfig
+    path: Path
+    known: dict[int, np.ndarray]
+    programs: batches.Programs
+    stop: Callable[[], bool]
+
+    @property
+    def apart(self) -> bool:
+        """Whether members are processes of their own."""
+        return self.spec.job != "simulate" or self.options.processes > 0
+
+
+class _Result(NamedTuple):
+    """What came of all members.
+
+    Attributes:
+        members: in order.
+        outcomes: by number.
+        groups: numbers of the members of each compile group.
+    """
+
+    members: list[Member]
+    outcomes: dict[int, Outcome]
+    groups: list[list[int]]
+
+
+def sweep(
+    spec: specs.Spec,
+    path: str | Path,
+    *,
+    options: Options,
+    shared: Sequence[str] = (),
+    command: str,
+    allow_config_change: bool = False,
+) -> dict[str, Any]:
+    """Runs a sweep in a folder, or goes on with it there.
+
+    Args:
+        spec: from `mamba.runs.sweeps.spec.load`.
+        path: the folder; made when absent.
+        options: what the command line asks for.
+        shared: more settings that all members share, as overrides.
+        command: how the sweep was started, for the record.
+        allow_config_change: continue a folder that holds another sweep; what it holds is dropped.
+
+    Returns:
+        The summary that was written to `summary.json`; `finished` is False after a signal, and of a part.
+
+    Raises:
+        UserError: the file, a member, the data or the folder cannot be used.
+    """
+    base = load_config(spec.source, [*spec.fixed, *shared])
+    members = planned(spec, options, shared=shared)
+    text = to_yaml(_described(spec, options, base))
+    place = Path(path)
+    if options.part is not None:
+        claim_for_parts(spec, path, options=options, shared=shared, allow_config_change=allow_config_change)
+        place = place / TASKS / f"{options.part[0]}-of-{options.part[1]}"
+    with (
+        folder.open_folder(place, text, allow_config_change=allow_config_change, holds=folder.SWEEP) as opened,
+        signals.graceful(progress.say) as stop,
+    ):
+        clock = time.perf_counter()
+        if opened.changes:
+            _forget(opened.path)
+        opened.claim()
+        for key in spec.unused:
+            progress.say(f"{key}: says something to wandb only")
+        at_work = _Open(spec, options, tuple(shared), base, opened.path, _known(opened.path), {}, stop)
+        mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
+        result = _carried_out(at_work, mine)
+        if result is None:
+            progress.say(f"stopped in good order; the same command continues in {opened.path}")
+            return {"name": spec.name, "finished": False}
+        if options.part is None:
+            return _completed(at_work, result, command=command, clock=clock)
+        summary = {"name": spec.name, "finished": True, "part": list(options.part), "members": len(result.members)}
+        folder.write_json(opened.path / folder.SUMMARY, summary)
+        progress.say(
+            f"part {options.part[0]} of {options.part[1]} is done; without --part the sweep puts parts together"
+        )
+        return summary | {"finished": False}
+
+
+def claim_for_parts(
+    spec: specs.Spec,
+    path: str | Path,
+    *,
+    options: Options,
+    shared: Sequence[str] = (),
+    allow_config_change: bool = False,
+) -> None:
+    """Makes a folder that of a sweep whose parts are done by several processes. Arguments as for `sweep`.
+
+    Raises:
+        UserError: the sweep has no parts, or the folder holds another one.
+    """
+    if spec.method == "bayes":
+        raise UserError("a bayes sweep goes one batch after the other and has no parts")
+    file = Path(path) / folder.SWEEP
+    text = to_yaml(_described(spec, options, load_config(spec.source, [*spec.fixed, *shared])))
+    if file.is_file() and not folder.agreed(file, text, allow_config_change=allow_config_change):
+        return
+    folder.write_text(file, text)
+
+
+def planned(spec: specs.Spec, options: Options, *, shared: Sequence[str] = ()) -> list[Member] | None:
+    """Every member, checked; None where choices wait for results.
+
+    Raises:
+        UserError: every error of every member.
+    """
+    if spec.method == "bayes":
+        specs.wanted(spec, count=options.count)
+        return None
+    return outcomes.members_of(spec, specs.members(spec, count=options.count, seed=options.seed), shared=shared)
+
+
+def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str, Any]:
+    """What decides the members of a sweep, as the folder keeps it."""
+    told = spec._asdict() | {
+        "metric": None if spec.metric is None else dict(spec.metric._asdict()),
+        "parameters": {
+            each.name: {"distribution": each.distribution, "values": list(each.values), "weights": list(each.weights)}
+            | each.facts
+            for each in spec.parameters
+        },
+        "fixed": list(spec.fixed),
+        "unused": list(spec.unused),
+        "count": spec.count if options.count is None else options.count,
+        "seed": options.seed,
+    }
+    if spec.method == "bayes":  # what is chosen next depends on how many are chosen at once
+        told["batch"] = _batch(base, options)
+    return {"sweep": told, "base": to_mapping(base)}
+
+
+def _forget(path: Path) -> None:
+    """Removes what belongs to another sweep."""
+    for name in (MEMBERS, TABLE, folder.METRICS, folder.SUMMARY):
+        (path / name).unlink(missing_ok=True)
+    for name in (PARTS, FOLDERS, TASKS, folder.REPORT):
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+def _known(path: Path) -> dict[int, np.ndarray]:
+    """Objectives [S, 1 + W, J] of every member that is done, by number; also those of tasks that did a part."""
+    found: dict[int, np.ndarray] = {}
+    files = [path / MEMBERS] if (path / MEMBERS).is_file() else []
+    for file in [*files, *sorted(path.glob(f"{PARTS}/*.npz")), *sorted(path.glob(f"{TASKS}/*/{PARTS}/*.npz"))]:
+        try:
+            arrays = folder.read_arrays(file)
+            if arrays["objectives"].tolist() != list(NAMES):
+                raise KeyError
+        except (UserError, KeyError):
+            progress.warn(f"{file} is damaged; its members are run again")
+            continue
+        found |= dict(zip(arrays["members"].tolist(), arrays["values"], strict=True))
+    return found
+
+
+def _write(path: Path, numbers: Sequence[int], values: np.ndarray) -> None:
+    folder.write_arrays(path, {"members": np.asarray(numbers), "values": values, "objectives": np.array(NAMES)})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running members
+
+
+def _carried_out(of: _Open, members: list[Member] | None) -> _Result | None:
+    """Runs the members without results; None after a stop."""
+    if members is None:
+        return _chosen(of)
+    if of.apart:
+        found, whole = _processes(of, members)
+        return _Result(members, found, []) if whole else None
+    return _together(of, members)
+
+
+def _together(of: _Open, members: list[Member]) -> _Result | None:
+    """Simulates members in compile groups."""
+    made = groups.grouped(members)
+    seeds, waiting = of.base.simulation.seeds, sum(member.number not in of.known for member in members)
+    done = f"; {len(members) - waiting} are done" if waiting < len(members) else ""
+    progress.say(
+        f"{of.spec.name}: {len(members)} members x {seeds} rollouts in {len(made)} compile group{'s' * (len(made) > 1)}{done}"
+    )
+    with progress.progress(len(members), "members", done=len(members) - waiting) as meter:
+
+        def keep(some: Sequence[Member], values: np.ndarray) -> None:
+            _write(of.path / PARTS / f"{some[0].number:06d}.npz", [member.number for member in some], values)
+            of.known.update(zip((member.number for member in some), values, strict=True))
+            lost = sum(not np.isfinite(each).all() for each in of.known.values())
+            meter.advance(len(some), **({"frozen": lost} if lost else {}))
+
+        for group in made:
+            per_batch = _batch(group.members[0].config, of.options)
+            plan = batches.plan(group, per_batch=per_batch, done=frozenset(of.known))
+            if plan.batches and not batches.run(
+                plan, per_batch=per_batch, keep=keep, stop=of.stop, programs=of.programs
+            ):
+                return None
+    found = {member.number: outcomes.of_values(member.config, of.known[member.number]) for member in members}
+    return _Result(members, found, [[member.number for member in group.members] for group in made])
+
+
+def _processes(of: _Open, members: Sequence[Member]) -> tuple[dict[int, Outcome], bool]:
+    def overrides(member: Member) -> list[str]:
+        own = [f"log.group={of.base.log.group or of.spec.name}", f"name={of.spec.name}-{member.number}"]
+        return [*specs.overrides(of.spec, member.choice), *of.shared, *own]
+
+    at_once = max(1, of.options.processes)
+    progress.say(f"{of.spec.name}: {len(members)} members, {at_once} process{'es' * (at_once > 1)} at a time")
+    return processes.run(of.spec, members, of.path / FOLDERS, at_once=at_once, overrides=overrides, stop=of.stop)
+
+
+def _chosen(of: _Open) -> _Result | None:
+    """Members chosen batch by batch, by what came of those before."""
+    chooser = bayes.Chooser(of.spec, seed=of.options.seed)
+    total, size = specs.wanted(of.spec, count=of.options.count), _batch(of.base, of.options)
+    whole = _Result([], {}, [])
+    while len(whole.members) < total:
+        begin = len(whole.members)
+        asked = chooser.ask(min(size, total - begin))
+        some = [
+            outcomes.member_of(of.spec, each.choice, number=begin + at, shared=of.shared)
+            for at, each in enumerate(asked)
+        ]
+        result = _carried_out(of, some)
+        if result is None:
+            return None
+        outcomes.ranked(of.spec, result.outcomes)  # refuses a metric that nobody logs
+        scores: list[float | None] = []
+        for member in some:
+            outcome = result.outcomes[member.number]
+            scores.append(None if outcome.frozen else outcomes.score(of.spec, outcome.metrics))
+        chooser.tell(asked, scores)
+        whole = _Result([*whole.members, *some], whole.outcomes | result.outcomes, [*whole.groups, *result.groups])
+    return whole
+
+
+def _batch(config: RunConfig, options: Options) -> int:
+    """Members that are run together: as asked, else as many as `chunk` rollouts are."""
+    return options.per_batch or options.processes or max(1, config.chunk // config.simulation.seeds)
+
+
+def dry_run(spec: specs.Spec, *, options: Options, shared: Sequence[str] = ()) -> None:
+    """Prints members, compile groups and predicted memory, and runs nothing.
+
+    Raises:
+        UserError: as `sweep`.
+    """
+    members = planned(spec, options, shared=shared)
+    if members is None:
+        total = specs.wanted(spec, count=options.count)
+        print(f"{spec.name}: {total} members, chosen one batch after the other by what came of those before")
+        return
+    names = [each.name for each in spec.parameters]
+    title = f"{spec.name}: {len(members)} members{f', the first {_SHOWN}' if len(members) > _SHOWN else ''}"
+    rows: list[tuple[Any, ...]] = [
+        (m.number, *(progress.shown(m.choice[name]) for name in names)) for m in members[:_SHOWN]
+    ]
+    progress.print_table(title, ("member", *names), rows)
+    if spec.job != "simulate" or options.processes:
+        print(f"each a process of its own: mamba-eco {spec.job}")
+        return
+    rows = []
+    for number, group in enumerate(groups.grouped(members)):
+        per_batch = _batch(group.members[0].config, options)
+        plan = batches.plan(group, per_batch=per_batch)
+        rollouts, needed = batches.predicted(plan, per_batch=per_batch)
+        users = group.ecosystem.sizes.users
+        rows.append((number, len(group.members), len(plan.batches), rollouts, users, f"{needed / 2**20:,.0f} MiB"))
+    columns = ("group", "members", "batches", "rollouts at a time", "users", "predicted peak memory")
+    progress.print_table("compile groups", columns, rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# When all members are done
+
+
+def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dict[str, Any]:
+    """Puts the results together: table, quantiles, member runs, summary."""
+    spec, path, log = of.spec, of.path, of.base.log
+    order = outcomes.ranked(spec, result.outcomes)
+    group_of = {number: g for g, numbers in enumerate(result.groups) for number in numbers}
+    table = outcomes.table(spec, result.members, result.outcomes, group_of=group_of, shared=of.shared)
+    rows = outcomes.quantiles(spec.job, result.outcomes)
+    frozen = [member.number for member in result.members if result.outcomes[member.number].frozen]
+    values = [of.known[member.number] for member in result.members if member.number in of.known]
+    tabled = len(values) == len(result.members) and len({each.shape for each in values}) == 1
+    if tabled:
+        _write(path / MEMBERS, [member.number for member in result.members], np.stack(values))
+    folder.write_text(path / TABLE, _lines(table))
+    folder.write_text(path / folder.METRICS, _lines(rows))
+    best = order[: log.top_k]
+    summary = {
+        "name": spec.name,
+        "finished": True,
+        "job": spec.job,
+        "members": len(result.members),
+        "frozen": frozen,
+        "groups": result.groups,
+        "metric": None if spec.metric is None else dict(spec.metric._asdict()),
+        "best": best,
+        "seconds": time.perf_counter() - clock,
+        "provenance": folder.provenance(command, device_kind=jax.devices()[0].device_kind, devices=len(jax.devices())),
+    }
+    _track(of, rows, best=[table[number] for number in best], frozen=len(frozen))
+    chosen = {"none": [], "top_k": best, "all": [member.number for member in result.members]}[log.member_runs]
+    if not of.apart:
+        _member_runs(of, [result.members[number] for number in chosen])
+    folder.write_json(path / folder.SUMMARY, summary)
+    if tabled:  # else the parts are the table
+        shutil.rmtree(path / PARTS, ignore_errors=True)
+    _say_best(spec, table, best, frozen)
+    return summary
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(folder.plain(row), sort_keys=True, allow_nan=False) + "\n" for row in rows)
+
+
+def _track(of: _Open, rows: Sequence[Mapping[str, Any]], *, best: Sequence[Mapping[str, Any]], frozen: int) -> None:
+    """The sweep as one wandb run: quantiles, and the best members in its summary."""
+    log = dataclasses.replace(of.base.log, group=of.base.log.group or of.spec.name)
+    told = _described(of.spec, of.options, of.base)
+    tracker = tracking.start(
+        log,
+        run_dir=of.path,
+        run_id=folder.run_id(of.path),
+        config={**told["base"], "sweep": told["sweep"]},
+        name=of.spec.name,
+        job_type=JOB_TYPE,
+    )
+    for row in rows:
+        tracker.log(int(row[outcomes.AT[of.spec.job]]), row)
+    first = {"best": {name: value for name, value in best[0].items() if name != "settings"}} if best else {}
+    tracker.finish({"members/frozen": frozen, **first})
+
+
+def _member_runs(of: _Open, members: Sequence[Member]) -> None:
+    """Run folders, reports and wandb runs of single members, from what is known of them."""
+    for member in members:
+        place = of.path / FOLDERS / f"{member.number:06d}"
+        log = dataclasses.replace(member.config.log, group=member.config.log.group or of.spec.name)
+        config = dataclasses.replace(member.config, name=f"{of.spec.name}-{member.number}", log=log)
+        if not (place / folder.SUMMARY).exists():
+            folder.write_arrays(place / simulation.FILE, simulation.kept(config, of.known[member.number]))
+            folder.write_text(place / folder.CONFIG, dump_yaml(config))
+        repeats = outcomes.command_of(of.spec, member.choice, shared=of.shared)
+        loop.simulate(config, place, command=repeats, job_type="member")
+
+
+def _say_best(spec: specs.Spec, table: Sequence[Mapping[str, Any]], best: Sequence[int], frozen: Sequence[int]) -> None:
+    for number in frozen[:10]:
+        progress.warn(f"member {number} counts nowhere: {table[number]['why']}")
+    if len(frozen) > 10:
+        progress.warn(f"and {len(frozen) - 10} more members count nowhere")
+    if spec.metric is not None and best:
+        names = [each.name for each in spec.parameters]
+        lines = [(n, table[n][spec.metric.name], *(table[n]["settings"].get(name) for name in names)) for n in best]
+        progress.print_table(f"best by {spec.metric.name}", ("member", spec.metric.name, *names), lines)

@@ -1,0 +1,412 @@
+"""Sweeps end to end: members together give what each gives alone, whatever interrupts them, and what a folder holds then."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mamba import cli
+from mamba import ecosystem as eco
+from mamba.algorithms import registry
+from mamba.objectives import NAMES
+from mamba.runs import folder, loop, simulation
+from mamba.runs.config import load_config
+from mamba.runs.errors import UserError
+from mamba.runs.sweeps import batches, groups, outcomes, processes, report, slurm, sweep
+from mamba.runs.sweeps import spec as specs
+from mamba.scenarios import populations
+from mamba.scenarios.settings import ScenarioConfig
+from mamba.world.parameters import WorldParameters
+
+TINY = [
+    "scenario.users=60",
+    "steps=6",
+    "simulation.seeds=2",
+    "simulation.windows=3",
+    "log.wandb=disabled",
+    "log.top_k=1",
+]
+PARAMETERS = {
+    "recommenders.home.sharpness": {"values": [1.0, 9.0]},
+    "moderators.takedown.threshold": {"values": [0.3, 0.9]},
+    "seed": {"values": [0, 1]},
+}
+
+
+def made(*, job="simulate", **changed):
+    command = ["${env}", "mamba-eco", job, "smoke", *(f"--{word}" for word in TINY), "${args}"]
+    metric = {"name": f"{outcomes.FINAL[job]}/polarisation", "goal": "minimize"}
+    base = {"method": "grid", "parameters": PARAMETERS, "command": command, "metric": metric}
+    return specs.parse({**base, **changed}, name="made")
+
+
+THREE = sweep.Options(per_batch=3)
+
+
+def ran(path, of, *, options=THREE, shared=()):
+    return sweep.sweep(of, path, options=options, shared=shared, command="mamba-eco sweep made.yaml")
+
+
+def values_of(path):
+    arrays = folder.read_arrays(path / sweep.MEMBERS)
+    return dict(zip(arrays["members"].tolist(), arrays["values"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweeps") / "made"
+    return SimpleNamespace(path=path, summary=ran(path, made()), spec=made())
+
+
+def test_a_sweep_leaves_what_it_promises(swept):
+    rows = [json.loads(line) for line in (swept.path / sweep.TABLE).read_text().splitlines()]
+    assert [row["member"] for row in rows] == list(range(8))
+    assert swept.summary["groups"] == [list(range(8))] and swept.summary["frozen"] == []
+    values = values_of(swept.path)
+    assert values[0].shape == (2, 1 + 3, len(NAMES))
+    k = NAMES.index("polarisation")
+    assert rows[3]["simulation/polarisation"] == pytest.approx(values[3][:, 0, k].mean())
+    best = min(rows, key=lambda row: row["simulation/polarisation"])["member"]
+    assert swept.summary["best"][0] == best
+    # The best have run folders with a report; the batches are gone.
+    assert (swept.path / sweep.FOLDERS / f"{best:06d}" / folder.REPORT / "index.html").is_file()
+    assert not (swept.path / sweep.PARTS).exists()
+
+
+def test_quantiles_are_those_of_the_members(swept):
+    metrics = folder.read_metrics(swept.path / folder.METRICS)
+    values, k = values_of(swept.path), NAMES.index("wellbeing")
+    assert [row["hour"] for row in metrics] == [2, 4, 6]
+    members = [values[number][:, 2, k].mean() for number in range(8)]
+    assert metrics[1]["ecosystem/wellbeing/q25"] == pytest.approx(np.quantile(members, 0.25))
+    assert metrics[1]["ecosystem/wellbeing/max"] == pytest.approx(max(members))
+    assert metrics[1]["members/alive"] == 8
+
+
+def test_a_member_alone_gives_bit_for_bit_what_it_gave_in_the_sweep(swept, tmp_path, monkeypatch):
+    row = json.loads((swept.path / sweep.TABLE).read_text().splitlines()[5])
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(row["command"])
+    assert words[:3] == ["mamba-eco", "simulate", "smoke"]
+    loop.simulate(load_config(words[2], words[3:]), tmp_path / "alone", command=row["command"])
+    alone = folder.read_arrays(tmp_path / "alone" / simulation.FILE)["values"]
+    np.testing.assert_array_equal(alone, values_of(swept.path)[5])
+
+
+def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp_path, monkeypatch):
+    stops = iter([False, True])
+    whole = batches.run
+
+    def stopped(of, **arguments):
+        return whole(of, **{**arguments, "stop": lambda: next(stops)})
+
+    monkeypatch.setattr(batches, "run", stopped)
+    assert ran(tmp_path / "made", swept.spec)["finished"] is False
+    assert len(list((tmp_path / "made" / sweep.PARTS).iterdir())) == 1
+    monkeypatch.setattr(batches, "run", whole)
+    shown = []
+    monkeypatch.setattr(sweep.progress, "say", shown.append)
+    assert ran(tmp_path / "made", swept.spec)["finished"] is True
+    assert any("3 are done" in text for text in shown)
+    for name in (sweep.TABLE, folder.METRICS):
+        assert (tmp_path / "made" / name).read_text() == (swept.path / name).read_text()
+    for number, values in values_of(swept.path).items():
+        np.testing.assert_array_equal(values_of(tmp_path / "made")[number], values)
+
+
+def test_a_damaged_batch_is_run_again(swept, tmp_path):
+    place = tmp_path / "made"
+    ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(0, 2)))
+    parts = sorted((place / sweep.TASKS / "0-of-2" / sweep.PARTS).iterdir())
+    parts[0].write_bytes(parts[0].read_bytes()[:-40])
+    assert ran(place, swept.spec)["finished"] is True
+    np.testing.assert_array_equal(values_of(place)[0], values_of(swept.path)[0])
+
+
+def test_parts_put_together_are_the_sweep(swept, tmp_path, monkeypatch):
+    place = tmp_path / "made"
+    for i in (0, 1):
+        assert ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(i, 2)))["finished"] is False
+        assert (place / sweep.PART_DONE.format(i=i, n=2)).is_file()
+    monkeypatch.setattr(batches, "run", None)  # nothing is left to run
+    ran(place, swept.spec)
+    assert (place / sweep.TABLE).read_text() == (swept.path / sweep.TABLE).read_text()
+
+
+def test_another_sweep_is_refused_with_what_differs(swept):
+    with pytest.raises(UserError, match=r"sweep\.count: None -> 3"):
+        ran(swept.path, swept.spec, options=sweep.Options(count=3))
+
+
+def test_members_that_differ_in_more_than_numbers_get_programs_of_their_own():
+    of = made(
+        parameters={
+            "seed": {"values": [0, 1]},
+            "steps": {"values": [4, 6]},
+            "parameters.scroll_fatigue": {"values": [0.1, 0.2]},
+        }
+    )
+    found = groups.grouped(sweep.planned(of, sweep.Options()))
+    assert [[member.number for member in group.members] for group in found] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert all(group.homes.tolist() == [0, 0, 1, 1] for group in found)
+
+
+def test_slabs_hold_all_populations_and_batches_all_members(monkeypatch):
+    monkeypatch.setattr(batches, "free_memory", lambda: 0.0)  # room for one population at a time
+    members = sweep.planned(made(), sweep.Options())
+    (group,) = groups.grouped(members)
+    plan = batches.plan(group, per_batch=3, done=frozenset([2]))
+    assert plan.slabs == ((0,), (1,))
+    assert sorted(member.number for batch in plan.batches for member in batch.members) == [0, 1, 3, 4, 5, 6, 7]
+    for batch in plan.batches:
+        assert {member.config.seed for member in batch.members} == {batch.slab} and set(batch.homes) == {0}
+
+
+def test_a_member_that_is_not_finite_is_frozen_and_leaves_the_others_bit_equal(swept, tmp_path, monkeypatch):
+    def poisoned(spec, choice, *, number, shared=()):
+        member = outcomes.Member(number, choice, load_config(spec.source, [*specs.overrides(spec, choice), *shared]))
+        if number != 4:
+            return member
+        broken = dataclasses.replace(WorldParameters(), opinion_rate=float("nan"))
+        return member._replace(config=dataclasses.replace(member.config, parameters=broken))
+
+    monkeypatch.setattr(outcomes, "member_of", poisoned)
+    warned = []
+    monkeypatch.setattr(sweep.progress, "warn", warned.append)
+    summary = ran(tmp_path / "made", swept.spec)
+    assert summary["frozen"] == [4] and 4 not in summary["best"]
+    assert any("member 4 counts nowhere: not finite by hour" in text for text in warned)
+    metrics = folder.read_metrics(tmp_path / "made" / folder.METRICS)
+    assert {row["members/alive"] for row in metrics} == {7}
+    found = values_of(tmp_path / "made")
+    assert not np.isfinite(found[4]).all()
+    for number, values in values_of(swept.path).items():
+        if number != 4:
+            np.testing.assert_array_equal(found[number], values)
+    page = report.write_report(tmp_path / "made").read_text()
+    assert "1 member left the finite numbers" in page
+
+
+def test_out_of_memory_names_what_is_needed_and_the_batch_to_try(tmp_path, monkeypatch):
+    def full(*arguments, **named):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.")
+
+    monkeypatch.setattr(
+        batches.simulation.Fitted, "compiled", lambda self, members: SimpleNamespace(run=full, chunk=6, bytes=2**33)
+    )
+    with pytest.raises(
+        UserError, match=r"out of memory: 6 rollouts at a time need about 8.0 GiB; try --members-per-batch=1"
+    ):
+        ran(tmp_path / "made", made())
+
+
+def test_the_page_of_a_sweep_lists_members_and_their_commands(swept):
+    page = report.write_report(swept.path).read_text()
+    assert 'class="sortable"' in page and page.count("<tr>") > 8
+    assert "mamba-eco simulate smoke" in page
+    with pytest.raises(UserError, match="nothing to report yet"):
+        report.write_report(swept.path / "absent")
+
+
+def test_errors_of_members_are_told_once(tmp_path):
+    of = made(parameters={"meta.steps": {"values": [-1, 2]}, "seed": {"values": [0, 1]}})
+    with pytest.raises(UserError, match=r"meta.steps: .* \(in 2 of 4 members\)") as caught:
+        ran(tmp_path / "made", of)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_metric_that_nobody_logs_is_refused(tmp_path):
+    of = made(parameters={"seed": {"value": 0}}, metric={"name": "simulation/polarization"})
+    with pytest.raises(
+        UserError, match=r"no member logged simulation/polarization\. Known: simulation/creator_inequality"
+    ):
+        ran(tmp_path / "made", of)
+
+
+@pytest.mark.parametrize("kind", ["engagement", "removal", "growth", "community_notes"])
+def test_a_setting_with_a_lever_of_its_name_does_nothing_but_set_it(kind):
+    _check_levers(kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(registry.KINDS))
+def test_every_setting_with_a_lever_of_its_name_does_nothing_but_set_it(kind):
+    _check_levers(kind)
+
+
+def _check_levers(kind):
+    """The program of one step is the same text when every such setting is another number."""
+    base = registry.KINDS[kind].config()
+    levers = registry.KINDS[kind].make(base).levers
+    fields = {field.name: field for field in dataclasses.fields(base) if field.name in levers}
+    assert fields, "every kind has a lever that its configuration sets"
+    changed = {}
+    for name, field in fields.items():
+        value, told = getattr(base, name), field.metadata
+        within = [
+            each
+            for each in (1.3 * value + 0.01, 0.7 * value + 0.001)
+            if all(
+                told[end] is None or holds(each, told[end])
+                for end, holds in (
+                    ("lt", float.__lt__),
+                    ("le", float.__le__),
+                    ("gt", float.__gt__),
+                    ("ge", float.__ge__),
+                )
+            )
+        ]
+        changed[name] = within[0]
+    other = registry.KINDS[kind].make(dataclasses.replace(base, **changed))
+    assert set(other.levers) == set(levers)
+    assert any(not np.array_equal(other.levers[name], levers[name]) for name in fields)
+    assert _program(other) == _program(registry.KINDS[kind].make(base))
+
+
+def _program(algorithm):
+    scenario = populations.load(ScenarioConfig(users=40, topics=2), seed=0)
+    ecosystem = eco.make({"it": algorithm}, sizes=scenario.sizes)
+
+    def step(inputs, key):
+        state = eco.init(ecosystem, inputs, key)
+        return eco.step(ecosystem, inputs, state, index=jax.numpy.int32(0), key=key, mode="sampled")
+
+    text = str(jax.make_jaxpr(step)(eco.inputs(ecosystem, scenario.population), jax.random.key(0)))
+    return text.replace("0x", "\n0x")
+
+
+def test_choices_that_learn_are_the_same_after_an_interruption(tmp_path, monkeypatch):
+    pytest.importorskip("optuna", reason="the extra `bayes` is not installed")
+    parameters = {
+        "recommenders.home.sharpness": {"distribution": "log_uniform_values", "min": 1.0, "max": 12.0},
+        "meta.optimizer": {"values": ["adam", "sgd"]},
+        "seed": {"min": 0, "max": 1},
+    }
+    of = made(method="bayes", run_cap=4, parameters=parameters)
+    two = sweep.Options(per_batch=2)
+    ran(tmp_path / "whole", of, options=two)
+    rows = [json.loads(line) for line in (tmp_path / "whole" / sweep.TABLE).read_text().splitlines()]
+    assert len(rows) == 4 and all(1.0 <= row["settings"]["recommenders.home.sharpness"] <= 12.0 for row in rows)
+    monkeypatch.setattr(sweep.batches, "run", _only_first(sweep.batches.run))
+    assert ran(tmp_path / "broken", of, options=two)["finished"] is False
+    monkeypatch.undo()
+    ran(tmp_path / "broken", of, options=two)
+    assert (tmp_path / "broken" / sweep.TABLE).read_text() == (tmp_path / "whole" / sweep.TABLE).read_text()
+    with pytest.raises(UserError, match="has no parts"):
+        ran(tmp_path / "parts", of, options=sweep.Options(part=(0, 2)))
+
+
+def _only_first(run):
+    calls = []
+
+    def once(of, **arguments):
+        calls.append(of)
+        return run(of, **arguments) if len(calls) == 1 else False
+
+    return once
+
+
+# ---- processes, slurm, the command line
+
+
+def test_members_that_are_processes_are_collected(tmp_path, monkeypatch):
+    started = []
+
+    class Fake:
+        """Instead of a training: a process that writes what a training leaves."""
+
+        def __init__(self, words, file, environment):
+            started.append(words)
+            place = words[words.index("--run_dir") + 1]
+            rate = float(next(word for word in words if "learning_rate" in word).split("=")[1])
+            self.returncode = 0 if rate < 0.3 else 7
+            if self.returncode == 0:
+                folder.write_json(f"{place}/{folder.SUMMARY}", {"finished": True})
+                rows = [{"meta_step": n, "ecosystem/polarisation": rate * n} for n in range(3)]
+                rows.append({"stage": "evaluation", "meta_step": 3, "evaluation/after/polarisation": 1.0 - rate})
+                folder.write_text(f"{place}/{folder.METRICS}", "".join(json.dumps(row) + "\n" for row in rows))
+            else:
+                file.write(b"first\nout of luck\n")
+
+        def poll(self):
+            return self.returncode
+
+    monkeypatch.setattr(processes, "_start", Fake)
+    monkeypatch.setattr(processes, "_LOOK_S", 0.0)
+    of = made(job="train", parameters={"meta.learning_rate": {"values": [0.1, 0.2, 0.3]}})
+    summary = ran(tmp_path / "made", of, options=sweep.Options(processes=2))
+    assert summary["best"] == [1] and summary["frozen"] == [2]
+    rows = [json.loads(line) for line in (tmp_path / "made" / sweep.TABLE).read_text().splitlines()]
+    assert rows[2]["why"] == "exit code 7: out of luck"
+    assert rows[1]["evaluation/after/polarisation"] == pytest.approx(0.8)
+    metrics = folder.read_metrics(tmp_path / "made" / folder.METRICS)
+    assert metrics[2]["ecosystem/polarisation/median"] == pytest.approx(0.3)
+    assert started[0][1:5] == ["-m", "mamba", "train", "smoke"] and "--log.group=made" in started[0]
+    # What is finished is not started again; what failed is.
+    del started[:]
+    ran(tmp_path / "made", of, options=sweep.Options(processes=2))
+    assert len(started) == 1
+    assert "0.3" in " ".join(started[0])
+    report.write_report(tmp_path / "made")
+
+
+def test_the_slurm_script_runs_its_part_and_requeues_what_is_not_done(tmp_path):
+    path = tmp_path / "a folder"
+    words = ["mamba-eco", "sweep", "x.yaml", "--run_dir", str(path)]
+    script = slurm.write("made", path, parts=4, words=words, done=sweep.PART_DONE)
+    text = script.read_text()
+    for line in ("--array=0-3", "--signal=USR2@120", "--requeue", "--open-mode=append"):
+        assert f"#SBATCH {line}\n" in text
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("srun", "scontrol"):
+        (tools / tool).write_text(f'#!/bin/sh\necho {tool} "$@" >> "{tmp_path}/calls"\n')
+        (tools / tool).chmod(0o755)
+    environment = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_JOB_ID": "77"}
+
+    def calls():
+        (tmp_path / "calls").unlink(missing_ok=True)
+        subprocess.run(["sh", script], env=environment, check=True)
+        return (tmp_path / "calls").read_text().splitlines()
+
+    assert calls() == [f"srun mamba-eco sweep x.yaml --run_dir {path} --part 2/4", "scontrol requeue 77_2"]
+    folder.write_json(path / sweep.PART_DONE.format(i=2, n=4), {})
+    assert calls() == [f"srun mamba-eco sweep x.yaml --run_dir {path} --part 2/4"]
+
+
+FILE = """
+method: random
+run_cap: 3
+parameters:
+  seed: {values: [0, 1]}
+command: ["${env}", mamba-eco, simulate, smoke, "${args}"]
+"""
+
+
+def test_the_command_line_plans_writes_scripts_and_refuses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_devices", lambda wanted: None)
+    (tmp_path / "x.yaml").write_text(FILE)
+    shown = [f"--{word}" for word in TINY]
+    assert cli.main(["sweep", "x.yaml", "--dry-run", "--members-per-batch", "2", *shown]) == 0
+    told = capsys.readouterr().out
+    assert "x: 3 members" in told and "predicted peak memory" in told and " MiB" in told
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr(sys, "argv", ["mamba-eco", "sweep", "x.yaml", "--slurm", "2", "--count=2"])
+    assert cli.main(["sweep", "x.yaml", "--slurm", "2", "--count=2"]) == 0
+    assert "srun mamba-eco sweep x.yaml --count=2 --part" in (tmp_path / "runs" / "x" / slurm.SCRIPT).read_text()
+    assert cli.main(["sweep", "absent.yaml"]) == 2
+    assert "cannot read absent.yaml" in capsys.readouterr().err
+    for words in (["--count", "0"], ["--part", "2/2"], ["--members-per-batch", "x"]):
+        with pytest.raises(SystemExit):
+            cli.main(["sweep", "x.yaml", *words])
