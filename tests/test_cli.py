@@ -16,6 +16,7 @@ import jax
 import pytest
 
 from mamba import cli
+from mamba.runs import viewer
 from mamba.runs.config import load_config, read_yaml, resolve
 from mamba.runs.errors import UserError
 
@@ -247,6 +248,8 @@ def folder_of_runs(tmp_path: Path) -> Path:
         (tmp_path / name / "config.yaml").write_text("name: x\n")
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "other").mkdir()
+    (tmp_path / "swept").mkdir()
+    (tmp_path / "swept" / "sweep.yaml").write_text("sweep: {name: x}\n")
     return tmp_path
 
 
@@ -261,7 +264,7 @@ def get(port: int, path: str, **headers: str) -> tuple[int, str, str | None]:
 
 
 def test_view_serves_reports_and_nothing_else(reports: list[Path], folder_of_runs: Path) -> None:
-    with cli.make_server(folder_of_runs, 0) as server:
+    with viewer.make_server(folder_of_runs, 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -276,6 +279,8 @@ def test_view_serves_reports_and_nothing_else(reports: list[Path], folder_of_run
             later = (folder_of_runs / "a b" / "report" / "index.html").stat().st_mtime + 5
             os.utime(metrics, (later, later))
             assert get(port, "/a%20b/")[:2] == (200, "report 2")  # the run has gone on
+            status, page, _ = get(port, "/swept/")
+            assert status == 500 and "the page of a sweep is written when all members are done" in page
             status, page, _ = get(port, "/young/")
             assert status == 500 and "there is nothing to report yet &lt;b&gt;" in page
             for path in ("/secret.txt", "/a%20b/../../secret.txt", "/a%20b/..%2f..%2fsecret.txt", "/other/",
@@ -292,7 +297,7 @@ def test_view_serves_reports_and_nothing_else(reports: list[Path], folder_of_run
 def test_view_of_one_run_and_refusals(
     reports: list[Path], folder_of_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with cli.make_server(folder_of_runs / "old", 0) as server:
+    with viewer.make_server(folder_of_runs / "old", 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
