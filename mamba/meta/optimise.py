@@ -274,7 +274,7 @@ def step(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, Report]
         `(state, report)`.
     """
     key = jax.random.fold_in(trainer.key, int(state.step))
-    seen = _measured(trainer, state, key)
+    seen = measured(trainer, state, key)
     aim = aimed(trainer, state, seen.values, seen.baseline, violation=seen.violation)
     seed = stream(key, "gradient")
     found, inner = trainer.estimator.estimate(seed, np.asarray(state.levers), state.estimator, aim.rows, seen.worlds)
@@ -419,7 +419,7 @@ class Measured(NamedTuple):
     worlds: estimators.Worlds | None
 
 
-def _measured(trainer: Trainer, state: TrainingState, key: Array) -> Measured:
+def measured(trainer: Trainer, state: TrainingState, key: Array) -> Measured:
     """Outcomes of the present levers and of the baseline.
 
     Robust training measures in `worlds` samples of the world's parameters and goes on with the worst of them, by what the present

@@ -6,7 +6,8 @@ The smooth Chebyshev scalarisation reaches every part of a front, also where tha
 objective is nearly all that counts, are trained first: they show the ideal, and the span between the best and the worst of
 each objective, which makes objectives comparable. The rest grows outwards from the most even weights, every point from the
 levers and multipliers of its neighbour, so that it needs few steps, and small ones. What all points share is computed once:
-one compiled gradient, the same keys, and one measurement of the baseline. Constraints hold for every point.
+one compiled gradient, the same keys, and one measurement of the baseline. Constraints hold for every point, which goes back
+towards the baseline as far as that takes.
 
 References:
     Das and Dennis 1998 (weights); Miettinen 1999, section 2.4 (payoff table); Lin et al. 2024 (smooth Chebyshev scalarisation).
@@ -25,7 +26,18 @@ import numpy as np
 from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba import passing
-from mamba.meta import constraints, derivatives, estimators, evolution, growth, optimise, scalarise, systems, vector
+from mamba.meta import (
+    constraints,
+    derivatives,
+    estimators,
+    evolution,
+    growth,
+    optimise,
+    restore,
+    scalarise,
+    systems,
+    vector,
+)
 from mamba.meta.settings import MetaConfig
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.streams import stream
@@ -326,7 +338,7 @@ def front(
         steps: meta-steps of the corners and of the first point.
         warm_steps: meta-steps of points that start from a neighbour; their step size is less by sqrt(warm_steps / steps), or the
             first steps of an adaptive optimiser would lead far away from where they start.
-        seeds: rollouts of each corner that its place is measured with.
+        seeds: rollouts of each corner that its place is measured with, and of each point that has to keep something.
         key: typed key.
         known: points that are trained already, as `done` was told; None has none.
         scaled: with them.
@@ -353,6 +365,7 @@ def front(
             key=jax.random.fold_in(stream(key, "waves"), number),
             told=told,
         )
+        found = keeping(search, found, seeds=seeds, key=stream(key, "restoration"))
         for all_, some in zip(points, found, strict=True):
             all_[wave] = some
         if scaled is None:
@@ -365,6 +378,18 @@ def front(
         done(points, scaled)
     assert scaled is not None
     return points, scaled
+
+
+def keeping(search: Search, points: Points, *, seeds: int, key: Array) -> Points:
+    """Points [W] that keep every constraint: as much of the way to each from the baseline as does, see `mamba.meta.restore`."""
+    trainer = search.trainer
+    if not (trainer.config.restore and len(trainer.goal.kept)):
+        return points
+    begin, levers = optimise.start(trainer), []
+    for theta in points.levers:
+        state = begin._replace(levers=jnp.asarray(theta, begin.levers.dtype))
+        levers.append(np.asarray(restore.restored(trainer, state, seeds=seeds, key=key).levers, np.float64))
+    return points._replace(levers=np.stack(levers))
 
 
 def _estimator(trainer: optimise.Trainer, ready: dict[int, estimators.Gradient], w: int) -> estimators.Estimator:

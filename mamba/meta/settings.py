@@ -57,6 +57,9 @@ class MetaConfig:
     )
     dual_rate: float = setting(0.003, "what such a limit adds to its multiplier in one meta-step", ge=0)
     constraint_seeds: int = setting(4, "paired sampled rollouts that measure the constraints", ge=1)
+    restore: bool = setting(
+        True, "where the trained levers pass a limit of `keep`, deploy as much of the way to them as keeps every limit"
+    )
     trust_region: float = setting(0.2, "largest move of one lever in one meta-step", unit="unconstrained", gt=0)
     audit_every: int = setting(10, "meta-steps between audits on the sampled model; 0 audits never", ge=0)
     audit_pairs: int = setting(

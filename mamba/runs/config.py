@@ -387,7 +387,9 @@ def _resolve(mapping: Mapping[str, Any], errors: list[str], objectives: Collecti
     own = {name: value for name, value in mapping.items() if name not in nested}
     top = _settings(RunConfig, own, "", errors)
     if top is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", top.name):
-        errors.append(f"name: {top.name!r} cannot name a folder; use at most 100 letters, digits, '.', '_' and '-'")
+        errors.append(
+            f"name: {_shown(top.name)} cannot name a folder; use at most 100 letters, digits, '.', '_' and '-'"
+        )
     _check_algorithms(members, mapping, errors)
     steps = None if top is None else top.steps
     _check_sections(sections, members, errors, _known_objectives() if objectives is None else objectives, steps)
@@ -508,11 +510,11 @@ def _check_sections(
     if log is not None:
         if not re.fullmatch(r"[^/\\#?%:]{1,128}", log.project):
             errors.append(
-                f"log.project: {log.project!r} cannot name a wandb project; use 1 to 128 of a-z, 0-9, '_', '-', '.'"
+                f"log.project: {_shown(log.project)} cannot name a wandb project; use 1 to 128 of a-z, 0-9, '_', '-', '.'"
             )
         for tag in log.tags:
             if not 1 <= len(tag) <= 64:
-                errors.append(f"log.tags: {tag!r} has {len(tag)} characters; give 1 to 64")
+                errors.append(f"log.tags: {_shown(tag)} has {len(tag)} characters; give 1 to 64")
 
 
 def _known_objectives() -> Collection[str]:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from mamba.interactions import factorial, findings, statistics
-from mamba.meta import optimise
+from mamba.meta import optimise, restore
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import (
     analysis,
@@ -39,8 +39,10 @@ from mamba.runs import (
 )
 from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
 from mamba.runs.job import Job, prepare
+from mamba.streams import stream
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
+RESTORATION = "restoration"
 _OPTIONAL = (
     sensitivities,
     emergence,
@@ -198,7 +200,7 @@ def _closed(
             return row == known
         if row.get("stage") == simulation.STAGE:
             return (path / simulation.FILE).exists()  # what is stale was removed
-        if row.get("stage") == EVALUATION:
+        if row.get("stage") in (RESTORATION, EVALUATION):
             return bool(before) and stages in (_analysis_stages, _simulation_stages)
         at = row.get("meta_step")
         return row.get("stage") == TRAINING and isinstance(at, int) and at < done
@@ -383,6 +385,7 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
     state = training.train(job, trainer, state, path=of.path, metrics=of.metrics, tracker=of.tracker, stop=of.stop)
     if of.stop():
         return None
+    state, kept = _restored(of, trainer, state)
     measured = _evaluate(of, trainer, state)
     if measured is None:
         return None
@@ -419,9 +422,39 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
     again = () if results is None else ("interaction", "side_effect")
     more = [each for each in of.before.get("findings", []) if each["kind"] in _ANALYSED and each["kind"] not in again]
     return summary | {
+        "restored": kept,
         "stages": sorted({*stages, *of.before.get("stages", ())}),
         "findings": [*summary["findings"], *more],
     }
+
+
+def _restored(
+    of: _Open, trainer: optimise.Trainer, state: optimise.TrainingState
+) -> tuple[optimise.TrainingState, dict[str, Any] | None]:
+    """The levers that are deployed, and what is told of them; None where nothing was trained or is to be kept."""
+    config = of.job.config.meta
+    names = list(config.keep)
+    if not (config.restore and config.steps and names and trainer.own is None):
+        return state, None
+    seeds = of.job.config.evaluation.seeds
+    found = restore.restored(trainer, state, seeds=seeds, key=stream(trainer.key, RESTORATION))
+    told = {
+        "share": found.share,
+        "violation": dict(zip(names, found.violation.tolist(), strict=True)),
+        "trained": dict(zip(names, found.trained.tolist(), strict=True)),
+    }
+    step = int(state.step)
+    row = {f"{RESTORATION}/share": found.share}
+    row |= {f"{RESTORATION}/constraint/{name}": value for name, value in told["violation"].items()}
+    of.metrics.append({"stage": RESTORATION, "meta_step": step, **folder.plain(row)})
+    of.tracker.log(step, row)
+    if found.share < 1.0:
+        beyond = [name for name, value in told["trained"].items() if value > 0]
+        progress.say(
+            f"the last levers do not keep {', '.join(beyond)}: those that go {found.share:.0%} of the way from the default "
+            f"levers to them {'do' if found.violation.max() <= 0 else 'come nearest to it'}, and are deployed"
+        )
+    return state._replace(levers=found.levers), told
 
 
 # ---- evaluation

@@ -7,7 +7,7 @@ import pytest
 
 from mamba import ecosystem as eco
 from mamba.algorithms import registry
-from mamba.meta import estimators, evolution, optimise, players, systems, vector
+from mamba.meta import estimators, evolution, optimise, players, restore, systems, vector
 from mamba.meta.settings import ESTIMATORS, MetaConfig
 from mamba.objectives import NAMES
 from mamba.types import Sizes
@@ -220,3 +220,37 @@ def test_every_estimator_can_be_named(name):
         PLATFORM, inputs, config, steps=4, evaluate=lambda members: members, key=jax.random.key(0)
     )
     assert isinstance(made, estimators.Estimator)
+
+
+def _restored(x, y=0.5, **settings):
+    trainer = _trainer(**settings)
+    state = optimise.start(trainer)._replace(levers=jnp.array([x, y]))
+    return restore.restored(trainer, state, seeds=4, key=jax.random.key(1))
+
+
+def test_levers_that_keep_everything_are_deployed_as_they_are():
+    found = _restored(1.0)  # engagement 0.975
+    assert found.share == 1.0 and found.violation[0] < 0
+    np.testing.assert_array_equal(found.levers, [1.0, 0.5])
+
+
+def test_levers_beyond_a_limit_go_back_as_far_as_it_takes():
+    found = _restored(2.0)  # engagement 0.825; along the way 1 + 0.05 s - 0.225 s^2, which is 0.97 at s = 0.493
+    assert 0.43 < found.share < 0.493
+    np.testing.assert_allclose(found.levers, [2.0 * found.share, 0.5 * found.share], rtol=1e-6)
+    engagement = _objectives(*np.asarray(found.levers))[0, ENGAGEMENT]
+    assert (
+        found.violation[0] == pytest.approx((0.97 - engagement) / 0.03) and found.violation[0] <= 0 < found.trained[0]
+    )
+
+
+def test_a_limit_that_the_default_levers_just_keep_leaves_those():
+    found = _restored(2.0, keep={"engagement_per_user": 1.0})  # no slack at all
+    assert found.share == 0.0
+    np.testing.assert_array_equal(found.levers, [0.0, 0.0])
+
+
+def test_where_nothing_holds_the_least_broken_is_deployed():
+    found = _restored(2.0, keep={"engagement_per_user": 1.1})
+    assert found.violation[0] > 0
+    assert found.share == 0.0  # of the tried shares; engagement is highest at a ninth of the way

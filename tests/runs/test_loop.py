@@ -76,7 +76,7 @@ def finished(tmp_path_factory, cache):
 def test_a_run_leaves_what_it_promises(finished):
     run = load_run(finished)
     stages = [row["stage"] for row in run.metrics]
-    assert stages == ["interactions", *["training"] * 4, "evaluation"]
+    assert stages == ["interactions", *["training"] * 4, "restoration", "evaluation"]
     assert run.summary["finished"] is True
     assert set(run.summary["objectives"]) == set(NAMES)
     chex.assert_shape(run.interactions["values"], (2, 8, len(NAMES)))

@@ -99,6 +99,34 @@ def test_half_a_run_shows_what_there_is(tmp_path: Path, parts: str, said: str, u
     assert ("This run is not finished" in page.text) == ("summary" not in parts)
 
 
+@pytest.mark.parametrize(
+    ("share", "violation", "said"),
+    [
+        (
+            1.0,
+            -0.5,
+            "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw.",
+        ),
+        (
+            0.625,
+            -0.1,
+            "do not keep engagement. Those that go 62.5 % of the way from the default levers to them do, on the",
+        ),
+        (
+            0.125,
+            0.4,
+            "12.5 % of the way from the default levers to them come nearest to it, and still do not keep engagement.",
+        ),
+    ],
+)
+def test_the_page_says_which_levers_are_deployed(tmp_path: Path, share: float, violation: float, said: str) -> None:
+    name = "engagement_per_user"
+    trained = {name: violation if share == 1.0 else 0.6}
+    told = {"share": share, "violation": {name: violation}, "trained": trained}
+    _, page = written(make(tmp_path, summary=summary() | {"restored": told}))
+    assert said in page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to report yet"):
         report.write_report(make(tmp_path / "new", parts=""))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mamba.runs import figures, folder
-from mamba.runs.markup import Column, Html, count, join, number, table, tag
+from mamba.runs.markup import Column, Html, count, join, number, series, table, tag
 from mamba.runs.pictures import training as pictures
 from mamba.runs.sections.shared import Figures, Objective, View, grouped, is_number, label_of, marks, value_of
 
@@ -43,6 +43,7 @@ def training_section(view: View, drawn: Figures) -> Html:
                 f"above.{health}",
             )
         )
+        parts.append(_deployed(view))
         thinned = f" Every curve is thinned to {figures.POINTS:,} points." if len(rows) > figures.POINTS else ""
         words = [f"Curves over meta-steps, relative to the default levers: {heading}." for heading, _ in lines]
         left = (
@@ -110,6 +111,28 @@ class Lever(NamedTuple):
     unit: str
     before: float
     after: float
+
+
+def _deployed(view: View) -> Html:
+    """Whether the levers of the last meta-step were deployed, in a sentence; empty where that was not asked."""
+    told = view.summary.get("restored") or {}
+    share = value_of(told, "share")
+    if not math.isfinite(share):
+        return Html("")
+    if share == 1.0:
+        return tag(
+            "p", "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw."
+        )
+    beyond = [label_of(view, name) for name in told.get("trained") or {} if value_of(told["trained"], name) > 0]
+    left = [label_of(view, name) for name in told.get("violation") or {} if value_of(told["violation"], name) > 0]
+    end = (
+        join([" come nearest to it, and still do not keep ", series(left), "."])
+        if left
+        else ", on the same seeds, and are the ones that are compared above."
+    )
+    way = f"Those that go {100 * share:g}\N{NO-BREAK SPACE}% of the way from the default levers to them"
+    does = "" if left else " do"
+    return tag("p", join(["The levers of the last meta-step do not keep ", series(beyond), f". {way}{does}", end]))
 
 
 def levers_of(view: View) -> list[Lever]:

@@ -1,0 +1,87 @@
+"""Back to where the constraints hold: how far trained levers may go from the default ones.
+
+Multipliers settle slowly, so a short training may end beyond a limit. The levers that are deployed lie on the straight way (in
+unconstrained units) from the default levers to the trained ones, as far along it as every constraint holds on seeds that no
+gradient saw: a feasibility restoration along a line, by regula falsi.
+
+References:
+    Nocedal and Wright 2006, section 15.4 (restoration); Dowell and Jarratt 1971 (the Illinois rule).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from mamba.meta import constraints, optimise, vector
+from mamba.objectives import NAMES
+from mamba.types import Array
+
+TRIES = 4  # shares that are tried where the trained levers pass a limit
+_SAFE = 0.98  # of the way to where a limit is expected
+
+
+class Restored(NamedTuple):
+    """Levers that keep what they were told to keep.
+
+    Attributes:
+        levers: [P] unconstrained.
+        share: of the way from the default levers (0) to the trained ones (1).
+        violation: [K] constraint values there, in units of slack; positive where none was found that holds.
+        trained: [K] those of the trained levers.
+    """
+
+    levers: Array
+    share: float
+    violation: np.ndarray
+    trained: np.ndarray
+
+
+def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds: int, key: Array) -> Restored:
+    """The trained levers, or as much of the way to them as keeps every constraint.
+
+    Args:
+        trainer: see `mamba.meta.optimise.Trainer`.
+        state: after training.
+        seeds: paired rollouts (in robust training: of each world) of every share that is tried.
+        key: typed key; all shares are tried on the same noise.
+
+    Returns:
+        What was found. Where nothing on the way keeps every constraint, the place that breaks them least.
+    """
+    config = dataclasses.replace(trainer.config, constraint_seeds=seeds)
+    measuring = trainer._replace(config=config)
+    start = np.asarray(vector.flat(trainer.baseline), np.float64)
+    way = np.asarray(state.levers, np.float64) - start
+
+    def at(share: float) -> Array:
+        # Exactly the trained levers at the end of the way.
+        return state.levers if share == 1.0 else jnp.asarray(start + share * way, state.levers.dtype)
+
+    def measured(share: float) -> optimise.Measured:
+        return optimise.measured(measuring, state._replace(levers=at(share)), key)
+
+    first = measured(1.0)
+    before = first.baseline[: len(NAMES)]
+    tried = {0.0: constraints.violations(before, before, trainer.goal), 1.0: first.violation}
+    worst = {share: values.max(initial=-np.inf) for share, values in tried.items()}
+    if worst[1.0] > 0.0 >= worst[0.0]:
+        low, high, above = 0.0, 1.0, worst[1.0]
+        for _ in range(TRIES):
+            # Where the chord crosses the limit, a little on the safe side. What is lost grows faster than the way, so that the
+            # first try mostly holds; the Illinois rule, halving the end that stays, keeps the next ones from falling short.
+            crossing = low + (high - low) * worst[low] / (worst[low] - above)
+            share = float(low + _SAFE * (crossing - low))
+            tried[share] = measured(share).violation
+            worst[share] = tried[share].max()
+            low, high, above = (low, share, worst[share]) if worst[share] > 0.0 else (share, high, 0.5 * above)
+    elif worst[1.0] > 0.0:  # the default levers break a limit, too
+        for share in (0.25, 0.5, 0.75):
+            tried[share] = measured(share).violation
+            worst[share] = tried[share].max()
+    holding = [share for share, value in worst.items() if value <= 0.0]
+    share = max(holding) if holding else min(worst, key=worst.__getitem__)
+    return Restored(at(share), share, tried[share], tried[1.0])
