@@ -15,7 +15,7 @@ from mamba.algorithms.registry import KINDS
 from mamba.runs.config import dump_yaml, load_config, presets, read_yaml, to_mapping, to_yaml
 from mamba.runs.errors import UserError
 
-CASES = 3000
+CASES = 500
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 3, 10**9, 10**40, -(10**40), 0.5, -0.5, 1e300, -1e300, math.inf, math.nan, "", "x", "0.5",
     "true", "null", "NaN", "1e5", "\u00e4\U0001f40d", "a: b", "{", "../..", "x" * 5000, [], [1], [[]], ["x", None], {},
@@ -64,9 +64,13 @@ def _moved(chance: random.Random, mapping: Any) -> None:
 
 def _kind(chance: random.Random, mapping: Any) -> None:
     family = chance.choice(["recommenders", "moderators"])
-    algorithms = mapping.get(family) or {}
+    algorithms = mapping.get(family)
+    if not isinstance(algorithms, dict):  # another mutation was here
+        algorithms = {}
     name = chance.choice([*algorithms, "more"])
-    mapping[family] = {**algorithms, name: {**(algorithms.get(name) or {}), "kind": chance.choice(list(KINDS))}}
+    settings = algorithms.get(name)
+    changed = {**(settings if isinstance(settings, dict) else {}), "kind": chance.choice(list(KINDS))}
+    mapping[family] = {**algorithms, name: changed}
 
 
 def _scaled(chance: random.Random, mapping: Any) -> None:
