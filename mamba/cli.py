@@ -102,6 +102,10 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
         "--devices",
         "--processes",
         "--slurm",
+        "--distributed",
+        "--coordinator",
+        "--num-processes",
+        "--process-id",
     }
     flags = {"--allow-config-change", "--allow_config_change", "--help", "--version", "--dry-run"}
     own, overrides, rest = [], [], list(arguments)
@@ -227,6 +231,16 @@ def _add_run_options(job: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue in a folder that holds another configuration",
     )
+    several = job.add_argument_group("several processes (hosts)")
+    several.add_argument(
+        "--distributed",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="join other processes: auto does where srun, Open MPI, a TPU pod or --coordinator says that there are some",
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several.add_argument("--num-processes", type=_positive, metavar="N", help="how many there are")
+    several.add_argument("--process-id", type=int, metavar="I", help="which this is, from 0 on")
     job.set_defaults(takes_overrides=True)
 
 
@@ -278,17 +292,21 @@ def _job(parsed: argparse.Namespace, name: str) -> None:
     folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
     use_compilation_cache()
     use_all_cores()
+    _join_processes(parsed)
     from mamba.runs.loop import analyse, run, simulate, train
 
     {"run": run, "train": train, "analyse": analyse, "simulate": simulate}[name](
         config, folder, command=command_line(), allow_config_change=parsed.allow_config_change
     )
-    if (page := folder / "report" / "index.html").is_file():
+    from mamba.runs.distributed import is_first
+
+    if (page := folder / "report" / "index.html").is_file() and is_first():
         print(page)
 
 
 def _sweep(parsed: argparse.Namespace) -> None:
     from mamba.runs import viewer
+    from mamba.runs.distributed import is_first
     from mamba.runs.folder import command_line
     from mamba.runs.sweeps import slurm, spec, sweep
 
@@ -296,6 +314,8 @@ def _sweep(parsed: argparse.Namespace) -> None:
     options = sweep.Options(parsed.count, parsed.sweep_seed, parsed.members_per_batch, parsed.part, parsed.processes)
     use_compilation_cache()
     use_devices(parsed.devices)
+    _join_processes(parsed)
+    _check_devices(parsed.devices)
     if parsed.dry_run:
         sweep.dry_run(read, options=options, shared=parsed.overrides)
         return
@@ -317,7 +337,7 @@ def _sweep(parsed: argparse.Namespace) -> None:
         command=command_line(),
         allow_config_change=parsed.allow_config_change,
     )
-    if summary["finished"]:
+    if summary["finished"] and is_first():
         print(viewer.write_report(folder))
 
 
@@ -331,6 +351,14 @@ def _without_option(words: Sequence[str], name: str) -> list[str]:
         elif not word.startswith(f"{name}="):
             kept.append(word)
     return kept
+
+
+def _join_processes(parsed: argparse.Namespace) -> None:
+    from mamba.runs import distributed
+
+    distributed.start(
+        parsed.distributed, distributed.Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id)
+    )
 
 
 def _report(parsed: argparse.Namespace) -> None:
@@ -423,7 +451,7 @@ def use_devices(wanted: str) -> None:
     """Limits JAX to so many devices of those it finds; `all` takes every one, on a CPU every core.
 
     Raises:
-        UserError: it is no number, or there are fewer.
+        UserError: it is no number.
     """
     import jax
 
@@ -438,8 +466,14 @@ def use_devices(wanted: str) -> None:
     visible = ",".join(map(str, range(count)))
     with contextlib.suppress(RuntimeError, AttributeError):
         jax.config.update("jax_cuda_visible_devices", visible)
-    if jax.local_device_count() < count:
-        raise UserError(f"--devices: {count} are asked for, and there are {jax.local_device_count()}")
+
+
+def _check_devices(wanted: str) -> None:
+    """Starts JAX's back end, and refuses fewer devices than were asked for."""
+    import jax
+
+    if wanted != "all" and jax.local_device_count() < int(wanted):
+        raise UserError(f"--devices: {wanted} are asked for, and there are {jax.local_device_count()}")
 
 
 def _processor() -> str:

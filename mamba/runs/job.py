@@ -16,7 +16,7 @@ from mamba import policies
 from mamba.algorithms import registry
 from mamba.meta import systems
 from mamba.objectives import NAMES
-from mamba.runs import progress
+from mamba.runs import distributed, progress
 from mamba.runs.config import RunConfig
 from mamba.runs.errors import UserError
 from mamba.scenarios import populations
@@ -186,14 +186,22 @@ class Fitted:
         Raises:
             UserError: not even one member a device fits, or the device ran out of memory.
         """
-        made = self.compiled(members)
+        total, own = len(members.keys), distributed.mine(members)
+        made = self.compiled(own)
+        everyone = total / len(own.keys)
+
+        def told(finished: int) -> None:
+            if done is not None:
+                done(min(total, round(everyone * finished)))
+
         try:
-            return mem.in_chunks(made.run, self._inputs, members, chunk=made.chunk, done=done)
+            values = mem.in_chunks(made.run, self._inputs, own, chunk=made.chunk, done=told)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             needs = f"{made.chunk} rollouts at a time need about {made.bytes / 2**30:.1f} GiB"
             raise UserError(f"out of memory: {needs}; try {self._remedy(max(1, made.chunk // 2))}") from error
+        return distributed.gathered(values, total)
 
 
 def free_memory() -> float:

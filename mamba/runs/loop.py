@@ -8,6 +8,7 @@ same folder goes on where it was and ends with the same bytes. All may be given 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import (
     analysis,
     checkpoint,
+    distributed,
     emergence,
     evaluation,
     folder,
@@ -132,7 +134,10 @@ def _carried_out(
     job_type: str = "train",
 ) -> dict[str, Any]:
     digest = config_digest(config)
-    with folder.open_folder(path, dump_yaml(config), allow_config_change=allow_config_change) as place:
+    with (
+        distributed.own_folder(path) as own,
+        folder.open_folder(own, dump_yaml(config), allow_config_change=allow_config_change) as place,
+    ):
         earlier = _finished(place.path, digest)
         if earlier is not None and place.resumed and not place.changes and wanted <= set(earlier.get("stages", ())):
             progress.say(f"{place.path} is finished; nothing to do")
@@ -143,7 +148,8 @@ def _carried_out(
         job = prepare(config)
         for fact, text in job.story.items():
             progress.say(f"{fact}: {text}")
-        with signals.graceful() as stop:
+        with signals.graceful() as asked:
+            stop = distributed.agreed(asked)
             return _closed(
                 job, place, stages, earlier or {}, command=command, job_type=job_type, stop=stop, clock=clock
             )
@@ -207,7 +213,7 @@ def _closed(
 
     metrics = folder.open_metrics(path / folder.METRICS, keep=stays)
     tracker = tracking.start(
-        config.log,
+        config.log if distributed.is_first() else dataclasses.replace(config.log, wandb="disabled"),
         run_dir=path,
         run_id=folder.run_id(path),
         config=to_mapping(config),

@@ -28,19 +28,28 @@ class Meter(NamedTuple):
     advance: Callable[..., None]
 
 
-def _console() -> Console:
+_silent = False
+
+
+def quiet(silent: bool) -> None:
+    """Whether this process says nothing from now on: of several processes one speaks."""
+    global _silent
+    _silent = silent
+
+
+def _console(*, stderr: bool = True, **how: Any) -> Console:
     # Made when it is used: the streams may have been replaced since import.
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, quiet=_silent, **how)
 
 
 def say(text: str) -> None:
     """Prints a line to standard error."""
-    _console().print(Text(text))
+    _console(soft_wrap=True).print(Text(text))
 
 
 def warn(text: str) -> None:
     """Prints a warning line to standard error."""
-    _console().print(Text(f"mamba-eco: warning: {text}", style="yellow"))
+    _console(soft_wrap=True).print(Text(f"mamba-eco: warning: {text}", style="yellow"))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -51,10 +60,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(shown(value)) for value in row))
-    console = Console(highlight=False)
+    console = _console(stderr=False)
     if not console.is_terminal:
         # A pipe or a file has no width: as wide as the table.
-        console = Console(highlight=False, width=max(Console(width=10_000).measure(table).maximum, 1))
+        console = _console(stderr=False, width=max(Console(width=10_000).measure(table).maximum, 1))
     console.print(table)
 
 
@@ -77,8 +86,8 @@ def progress(total: int, label: str, *, done: int = 0) -> Generator[Meter, None,
     Yields:
         A `Meter`.
     """
-    console = _console()
-    if console.is_terminal:
+    console = _console(soft_wrap=True)
+    if console.is_terminal and not _silent:
         with _live(console, total, label, done) as meter:
             yield meter
     else:

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from mamba.objectives import NAMES
-from mamba.runs import folder, loop, progress, signals, simulation, tracking
+from mamba.runs import distributed, folder, loop, progress, signals, simulation, tracking
 from mamba.runs.config import RunConfig, dump_yaml, load_config, to_mapping, to_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import batches, bayes, groups, outcomes, processes
@@ -136,9 +136,11 @@ def sweep(
         claim_for_parts(spec, path, options=options, shared=shared, allow_config_change=allow_config_change)
         place = place / TASKS / f"{options.part[0]}-of-{options.part[1]}"
     with (
-        folder.open_folder(place, text, allow_config_change=allow_config_change, holds=folder.SWEEP) as opened,
-        signals.graceful(progress.say) as stop,
+        distributed.own_folder(place) as own,
+        folder.open_folder(own, text, allow_config_change=allow_config_change, holds=folder.SWEEP) as opened,
+        signals.graceful(progress.say) as asked,
     ):
+        stop = distributed.agreed(asked)
         clock = time.perf_counter()
         if opened.changes:
             _forget(opened.path)
@@ -403,6 +405,8 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
 def _track(of: _Open, rows: Sequence[Mapping[str, Any]], *, best: Sequence[Mapping[str, Any]], frozen: int) -> None:
     """The sweep as one wandb run: quantiles, and the best members in its summary."""
     log = dataclasses.replace(of.base.log, group=of.base.log.group or of.spec.name)
+    if not distributed.is_first():
+        log = dataclasses.replace(log, wandb="disabled")
     told = _described(of.spec, of.options, of.base)
     tracker = tracking.start(
         log,

@@ -1,0 +1,144 @@
+"""Several processes as one run: members are dealt out over processes, and every process goes the same way.
+
+All processes do the same on the host, with the same numbers: what is measured in parts is gathered by all, and a signal to one
+stops all at the same place. Process 0 owns the run folder; the others work in a copy that is thrown away, so that nothing is
+written twice.
+
+References:
+    jax.distributed (docs.jax.dev, "Introduction to multi-controller JAX").
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mamba import members as mem
+from mamba.runs import progress
+from mamba.runs.errors import UserError
+
+MODES = ("auto", "on", "off")
+
+
+class Cluster(NamedTuple):
+    """Where the processes of a run meet.
+
+    Attributes:
+        coordinator: `host:port` of process 0; None lets the cluster's environment say it.
+        processes: how many there are; None as well.
+        process: which this is; None as well.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+
+
+def rule(cluster: Cluster, environment: Mapping[str, str]) -> str | None:
+    """Why this process is one of several, in words; None where nothing says so.
+
+    Only a launcher that starts several tasks counts: an allocation alone (`salloc`, a login shell inside a job) does not.
+    """
+
+    def tasks(name: str) -> bool:
+        value = environment.get(name, "")
+        return value.isdecimal() and int(value) > 1
+
+    if cluster.coordinator is not None:
+        return "a coordinator is given"
+    if "SLURM_PROCID" in environment and tasks("SLURM_STEP_NUM_TASKS"):
+        return "srun starts several tasks"
+    if tasks("OMPI_COMM_WORLD_SIZE"):
+        return "Open MPI starts several processes"
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+        return "a TPU pod has several workers"
+    return None
+
+
+def start(mode: str, cluster: Cluster) -> None:
+    """Joins the other processes where there are any; call it before anything else touches a device.
+
+    Args:
+        mode: `auto` joins where `rule` says so, `on` always, `off` never.
+        cluster: where to meet.
+
+    Raises:
+        UserError: the processes did not find each other, or are not as many as expected.
+    """
+    found = rule(cluster, os.environ)
+    if mode == "off" or (mode == "auto" and found is None):
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(cluster.coordinator, cluster.processes, cluster.process)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise UserError(
+            f"--distributed: the processes did not find each other ({reason}); see --coordinator"
+        ) from error
+    index, count = jax.process_index(), jax.process_count()
+    progress.quiet(index != 0)
+    if cluster.processes not in (None, count):
+        raise UserError(f"--num-processes: {cluster.processes} were announced, and there are {count}")
+    devices = f"{jax.local_device_count()} local and {jax.device_count()} devices in all"
+    progress.say(f"{found or 'asked for'}: process {index} of {count}, {devices}")
+
+
+def is_first() -> bool:
+    """Whether this process owns the run folder; with one process it does."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def own_folder(path: str | Path) -> Generator[Path, None, None]:
+    """The run folder for process 0, a copy of what it holds now for every other one."""
+    folder = Path(path)
+    if jax.process_count() == 1:
+        yield folder
+        return
+    if is_first():
+        multihost_utils.sync_global_devices("nobody has written yet")
+        multihost_utils.sync_global_devices("everybody has a copy")
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="mamba-") as place:
+        copy = Path(place) / folder.name
+        multihost_utils.sync_global_devices("nobody has written yet")
+        if folder.is_dir():
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wandb", "report"))
+        multihost_utils.sync_global_devices("everybody has a copy")
+        yield copy
+
+
+def agreed(stop: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether any process was asked to stop; all must ask at the same places."""
+    if jax.process_count() == 1:
+        return stop
+    return lambda: bool(np.any(multihost_utils.process_allgather(np.asarray(stop()))))
+
+
+def mine(members: mem.Members) -> mem.Members:
+    """The members of this process, as many as every other one has: dealt out like cards, the last one again where some lack."""
+    processes, total = jax.process_count(), len(members.keys)
+    if processes == 1:
+        return members
+    each = -(-total // processes)
+    index = np.minimum(np.arange(each) * processes + jax.process_index(), total - 1)
+    return jax.tree.map(lambda leaf: leaf[index], members)
+
+
+def gathered(values: np.ndarray, total: int) -> np.ndarray:
+    """Values of all `total` members in their order, on every process, from those of `mine`."""
+    if jax.process_count() == 1:
+        return values
+    every = np.asarray(multihost_utils.process_allgather(values))  # [processes, each, ...]
+    return np.swapaxes(every, 0, 1).reshape(-1, *values.shape[1:])[:total]

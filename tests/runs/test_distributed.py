@@ -1,0 +1,92 @@
+"""Two processes that find each other over gloo are one run: it is logged once, and its numbers are those of one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mamba.runs import distributed, folder, simulation
+from mamba.runs.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--scenario.users=60", "--steps=6", "--simulation.seeds=5", "--simulation.windows=3"]
+
+
+def test_only_a_launcher_that_starts_several_tasks_counts():
+    alone = distributed.Cluster()
+    assert distributed.rule(alone, {}) is None
+    assert distributed.rule(alone, {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}) is None  # an allocation, no srun
+    assert distributed.rule(alone, {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert "srun" in distributed.rule(alone, {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"})
+    assert "Open MPI" in distributed.rule(alone, {"OMPI_COMM_WORLD_SIZE": "4"})
+    assert "TPU" in distributed.rule(alone, {"TPU_WORKER_HOSTNAMES": "a,b"})
+    assert distributed.rule(alone, {"TPU_WORKER_HOSTNAMES": "a"}) is None
+    assert "coordinator" in distributed.rule(distributed.Cluster("host:1"), {})
+
+
+def test_off_and_auto_without_a_cluster_join_nobody(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", None)
+    distributed.start("off", distributed.Cluster("host:1", 2, 0))
+    for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    distributed.start("auto", distributed.Cluster())
+
+
+def test_processes_that_do_not_find_each_other_are_one_clear_line(monkeypatch):
+    def initialize(*arguments):
+        raise RuntimeError("DEADLINE_EXCEEDED: nobody came\nsecond line")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match=r"did not find each other \(DEADLINE_EXCEEDED: nobody came\)"):
+        distributed.start("on", distributed.Cluster())
+
+
+@pytest.mark.parametrize("total", [1, 4, 5, 7])
+def test_members_are_dealt_out_and_gathered_in_order(monkeypatch, total):
+    from mamba.members import Members
+
+    members = Members(levers={}, gates=np.arange(total), learning=np.arange(total), keys=np.arange(total))
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    parts = []
+    for process in range(3):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        parts.append(distributed.mine(members).keys)
+    assert len({len(part) for part in parts}) == 1
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda values: np.stack(parts)[..., None])
+    np.testing.assert_array_equal(distributed.gathered(parts[0][:, None], total)[:, 0], np.arange(total))
+
+
+def _free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def _simulating(path: Path, *more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    words = [sys.executable, "-m", "mamba", "simulate", "smoke", "--run_dir", str(path), *TINY, *more]
+    return subprocess.Popen(words, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_two_processes_are_one_run(tmp_path):
+    cluster = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", "2"]
+    both = [_simulating(tmp_path / "two", *cluster, "--process-id", str(process)) for process in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "process 0 of 2" in said[0][1] and "report:" in said[0][1]
+    assert "index.html" in said[0][0] and "index.html" not in said[1][0]
+    assert not any(word in said[1][1] for word in ("report", "rollouts", "network")), "the second process says nothing"
+    run = folder.load_run(tmp_path / "two")
+    assert [row["hour"] for row in run.metrics] == [2, 4, 6]
+    assert len(list((tmp_path / "two" / "wandb").glob("offline-run-*"))) == 1
+    alone = _simulating(tmp_path / "one", "--log.wandb=disabled")
+    assert alone.communicate(timeout=300) and alone.returncode == 0
+    found, wanted = (folder.read_arrays(tmp_path / each / simulation.FILE)["values"] for each in ("two", "one"))
+    np.testing.assert_array_equal(found, wanted)
