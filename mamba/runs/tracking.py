@@ -129,6 +129,7 @@ def _start(
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP)
     alive = True
+    latest = (-1, -1)  # wandb's own step, and the meta-step that was logged there
 
     def safe(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -145,8 +146,12 @@ def _start(
         return call
 
     def write(step: int, row: Mapping[str, Any]) -> None:
-        # The step is always passed: a continued offline run would count from 0 again.
-        run.log({STEP: operator.index(step), **row}, step=operator.index(step))
+        # The step is always passed: a continued offline run would count from 0 again. wandb's own must not go back, or the row is
+        # dropped; that of a stage which follows training does. The axis of every chart is STEP, which may.
+        nonlocal latest
+        if step != latest[1]:
+            latest = (max(latest[0] + 1, operator.index(step)), operator.index(step))
+        run.log({STEP: latest[1], **row}, step=latest[0])
 
     @safe
     def log_row(step: int, row: Mapping[str, Any]) -> None:

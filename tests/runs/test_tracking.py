@@ -122,6 +122,20 @@ def test_the_offline_run_knows_its_identity_and_configuration(run_dir: Path) -> 
     assert any(record["type"] == "metric" and record["metric"].get("glob_name") == "*" for record in everything)
 
 
+def test_a_stage_that_counts_from_the_start_again_is_logged_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(variable)
+    tracker = tracking.start(LogConfig(), run_dir=tmp_path, run_id="abc", config={}, name="x")
+    for step, name in ((3, "a"), (3, "b"), (0, "late"), (0, "later"), (1, "last")):
+        tracker.log(step, {name: 1.0})
+    tracker.finish({})
+    rows = history(tmp_path)
+    found = [(row["meta_step"], sorted(set(row) - {"meta_step"})) for _, row in sorted(rows.items())]
+    assert found == [(3, ["a", "b"]), (0, ["late", "later"]), (1, ["last"])]
+
+
 def test_disabled_does_nothing(tmp_path: Path) -> None:
     tracker = tracking.start(LogConfig(wandb="disabled"), run_dir=tmp_path, run_id="x", config={}, name="x")
     for function in tracker:
