@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mamba.runs import figures, folder
-from mamba.runs.markup import Column, Html, count, join, number, series, table, tag
+from mamba.runs.markup import Column, Html, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import training as pictures
 from mamba.runs.sections.shared import Figures, Objective, View, grouped, is_number, label_of, marks, value_of
 
@@ -130,7 +130,7 @@ def _deployed(view: View) -> Html:
         if left
         else ", on the same seeds, and are the ones that are compared above."
     )
-    way = f"Those that go {100 * share:g}\N{NO-BREAK SPACE}% of the way from the default levers to them"
+    way = f"Those that go {percent(100 * share, signed=False)} of the way from the default levers to them"
     does = "" if left else " do"
     return tag("p", join(["The levers of the last meta-step do not keep ", series(beyond), f". {way}{does}", end]))
 
