@@ -335,8 +335,9 @@ def test_every_stage_sends_chunks_of_the_configured_size(monkeypatch, capsys):
     monkeypatch.setattr(members_of, "compiled", compiled)
     monkeypatch.setattr(members_of, "in_chunks", lambda *given, chunk, done: asked.append(chunk) or values)
     job = loop.prepare(_config("--chunk=5"))
-    assert job.evaluate(None).shape == (1, len(NAMES) + 3)
-    assert job.measure(None).shape == (1, 5, len(NAMES))
+    one = SimpleNamespace(keys=[0])
+    assert job.evaluate(one).shape == (1, len(NAMES) + 3)
+    assert job.measure(one).shape == (1, 5, len(NAMES))
     assert asked == [(5, True), 5, 5]  # without a warm-up one program serves both
     assert "rollouts go in chunks of 5; predicted memory 3 MiB" in capsys.readouterr().err
 
