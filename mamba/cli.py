@@ -289,7 +289,10 @@ def _job(parsed: argparse.Namespace, name: str) -> None:
     from mamba.runs.folder import command_line
 
     config = load_config(parsed.config, parsed.overrides)
-    folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / config.name
+    # A wandb agent starts many runs of one name, each with an identifier of its own.
+    agent = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    default = Path("runs") / (f"{config.name}-{agent}" if agent else config.name)
+    folder = Path(parsed.run_dir) if parsed.run_dir else default
     use_compilation_cache()
     use_all_cores()
     _join_processes(parsed)

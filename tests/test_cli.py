@@ -74,9 +74,14 @@ def test_other_jobs_pass_the_configuration_on(command: str, analysed: bool, runs
     assert config.emergence.points == 4 and folder == tmp_path / "x" and named["analysed"] is analysed
 
 
-def test_run_has_defaults(runs: list[Any]) -> None:
+def test_run_has_defaults(runs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["run", str(ROOT / "configs" / "smoke.yaml"), "--name=other"]) == 0
     assert runs[0][1] == Path("runs/other") and runs[0][2]["allow_config_change"] is False
+    # What a wandb agent starts gets a folder of its own, member by member.
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    assert cli.main(["simulate", "smoke", "--seed=2"]) == 0
+    assert runs[1][1] == Path("runs/smoke-abc")
 
 
 def test_user_errors_are_lines_and_code_2(
