@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="print members, compile groups and memory; run nothing")
     sweep.add_argument("--count", type=_positive, metavar="N", help="most members; run_cap of the file by default")
-    sweep.add_argument("--sweep-seed", type=int, default=0, metavar="N", help="seed of random draws; 0 by default")
+    sweep.add_argument("--sweep-seed", type=_whole, default=0, metavar="N", help="seed of random draws; 0 by default")
     sweep.add_argument(
         "--members-per-batch",
         type=_positive,
@@ -247,6 +247,12 @@ def _add_run_options(job: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 

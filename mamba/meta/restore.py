@@ -22,6 +22,7 @@ from mamba.types import Array
 
 TRIES = 4  # shares that are tried where the trained levers pass a limit
 _SAFE = 0.98  # of the way to where a limit is expected
+_LEAST = 0.02  # of what is left of the way that a try goes at least
 
 
 class Restored(NamedTuple):
@@ -58,8 +59,9 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
     way = np.asarray(state.levers, np.float64) - start
 
     def at(share: float) -> Array:
-        # Exactly the trained levers at the end of the way.
-        return state.levers if share == 1.0 else jnp.asarray(start + share * way, state.levers.dtype)
+        # Exactly the trained levers at the end of the way, and the default ones at its beginning even where it leads nowhere.
+        ends = {0.0: start, 1.0: state.levers}
+        return jnp.asarray(ends[share] if share in ends else start + share * way, state.levers.dtype)
 
     def measured(share: float) -> optimise.Measured:
         return optimise.measured(measuring, state._replace(levers=at(share)), key)
@@ -69,15 +71,20 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
     tried = {0.0: constraints.violations(before, before, trainer.goal), 1.0: first.violation}
     worst = {share: values.max(initial=-np.inf) for share, values in tried.items()}
     if worst[1.0] > 0.0 >= worst[0.0]:
-        low, high, above = 0.0, 1.0, worst[1.0]
+        low, high, below, above = 0.0, 1.0, tried[0.0], tried[1.0]
         for _ in range(TRIES):
-            # Where the chord crosses the limit, a little on the safe side. What is lost grows faster than the way, so that the
-            # first try mostly holds; the Illinois rule, halving the end that stays, keeps the next ones from falling short.
-            crossing = low + (high - low) * worst[low] / (worst[low] - above)
-            share = float(low + _SAFE * (crossing - low))
+            # Where the chord of the first limit to be broken crosses it, a little on the safe side. What is lost grows faster than
+            # the way, so that the first try mostly holds; the Illinois rule, halving the end that stays, keeps the next ones from
+            # falling short. A limit without slack has no chord to follow: the way is halved.
+            broken = above > 0.0
+            part = float(np.min(below[broken] / (below[broken] - above[broken])))
+            share = low + _SAFE * (part if part > _LEAST else 0.5) * (high - low)
             tried[share] = measured(share).violation
             worst[share] = tried[share].max()
-            low, high, above = (low, share, worst[share]) if worst[share] > 0.0 else (share, high, 0.5 * above)
+            if worst[share] > 0.0:
+                high, above = share, tried[share]
+            else:
+                low, below, above = share, tried[share], 0.5 * above
     elif worst[1.0] > 0.0:  # the default levers break a limit, too
         for share in (0.25, 0.5, 0.75):
             tried[share] = measured(share).violation

@@ -285,7 +285,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], errors
         errors: one line is appended for each override that cannot be applied.
     """
     result = copy.deepcopy(dict(mapping))
-    for dotted, text in _split_overrides(overrides, errors):
+    for dotted, text in split_overrides(overrides, errors):
         try:
             value = _parse(text)
         except yaml.YAMLError as error:
@@ -304,7 +304,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], errors
     return result
 
 
-def _split_overrides(overrides: Sequence[str], errors: list[str]) -> Iterator[tuple[str, str]]:
+def split_overrides(overrides: Sequence[str], errors: list[str]) -> Iterator[tuple[str, str]]:
+    """Dotted names and texts of overrides; a line is appended to `errors` for each that has no value."""
     rest = list(overrides)
     while rest:
         token = rest.pop(0)

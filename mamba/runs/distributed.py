@@ -93,6 +93,16 @@ def start(mode: str, cluster: Cluster) -> None:
     progress.say(f"{found or 'asked for'}: process {index} of {count}, {devices}")
 
 
+def refuse_several(why: str) -> None:
+    """Refuses to be one of several processes.
+
+    Raises:
+        UserError: it is; the message gives `why`.
+    """
+    if jax.process_count() > 1:
+        raise UserError(f"--distributed: {why}, which several processes cannot share; use --part or --slurm")
+
+
 def is_first() -> bool:
     """Whether this process owns the run folder; with one process it does."""
     return jax.process_index() == 0

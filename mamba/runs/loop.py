@@ -204,8 +204,8 @@ def _closed(
     def stays(row: Mapping[str, Any]) -> bool:
         if row.get("stage") == INTERACTIONS:
             return row == known
-        if row.get("stage") == simulation.STAGE:
-            return (path / simulation.FILE).exists()  # what is stale was removed
+        if row.get("stage") == simulation.STAGE:  # what is stale was removed
+            return (path / simulation.FILE).exists() and stages is not _simulation_stages
         if row.get("stage") in (RESTORATION, EVALUATION):
             return bool(before) and stages in (_analysis_stages, _simulation_stages)
         at = row.get("meta_step")
@@ -353,13 +353,12 @@ def _simulation_stages(of: _Open) -> dict[str, Any] | None:
     """Rollouts of the platform as it is; the summary, None after a stop."""
     job, config = of.job, of.job.config
     try:
-        arrays = simulation.run(job, of.path, tracker=of.tracker, stop=of.stop)
+        arrays = simulation.run(job, of.path, stop=of.stop)
     except stops.Stopped:
         return None
-    known = folder.read_metrics(of.path / folder.METRICS)
-    if not any(row.get("stage") == simulation.STAGE for row in known):
-        for row in simulation.rows(arrays):
-            of.metrics.append({"stage": simulation.STAGE, **row})
+    for row in simulation.rows(arrays):
+        of.metrics.append({"stage": simulation.STAGE, **row})
+        of.tracker.log(int(row["hour"]), row)
     levels = statistics.estimate(arrays["values"][:, 0], config.interactions.confidence)
     simulated = {name: {**_words(name), "before": evaluation.interval(levels, k)} for k, name in enumerate(NAMES)}
     return {
@@ -455,7 +454,7 @@ def _restored(
     of.metrics.append({"stage": RESTORATION, "meta_step": step, **folder.plain(row)})
     of.tracker.log(step, row)
     if found.share < 1.0:
-        beyond = [name for name, value in told["trained"].items() if value > 0]
+        beyond = [name for name, value in told["trained"].items() if not value <= 0]  # also where it is not a number
         progress.say(
             f"the last levers do not keep {', '.join(beyond)}: those that go {found.share:.0%} of the way from the default "
             f"levers to them {'do' if found.violation.max() <= 0 else 'come nearest to it'}, and are deployed"

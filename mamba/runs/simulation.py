@@ -23,7 +23,6 @@ from mamba.objectives import NAMES
 from mamba.runs import progress, results, stops
 from mamba.runs.config import RunConfig
 from mamba.runs.job import Fitted, Job, layout
-from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 from mamba.world.parameters import as_arrays
 
@@ -98,7 +97,7 @@ def check(job: Job) -> None:
     del job
 
 
-def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
+def run(job: Job, path: Path, *, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
     """Simulates, or reads what was simulated before.
 
     Returns:
@@ -116,11 +115,7 @@ def run(job: Job, path: Path, *, tracker: Tracker, stop: Callable[[], bool]) -> 
             found = evaluate(members(job.ecosystem, job.config), stops.counted(meter, stop, total=total))
         return kept(job.config, np.asarray(found, np.float64)[..., : len(NAMES)])
 
-    arrays, fresh = results.completed(_RESULTS, job, path, measure=measure, extend=lambda known: known)
-    if fresh:
-        for row in rows(arrays):
-            tracker.log(int(row["hour"]), row)
-    return arrays
+    return results.completed(_RESULTS, job, path, measure=measure, extend=lambda known: known)[0]
 
 
 def rows(arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

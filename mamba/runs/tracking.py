@@ -129,7 +129,10 @@ def _start(
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP)
     alive = True
-    latest = (-1, -1)  # wandb's own step, and the meta-step that was logged there
+    latest = (
+        run.step - 1,
+        -1,
+    )  # wandb's own step, which goes on in a run that is continued, and the meta-step logged there
 
     def safe(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)

@@ -244,8 +244,19 @@ def test_levers_beyond_a_limit_go_back_as_far_as_it_takes():
     )
 
 
-def test_a_limit_that_the_default_levers_just_keep_leaves_those():
-    found = _restored(2.0, keep={"engagement_per_user": 1.0})  # no slack at all
+def test_a_limit_without_slack_elsewhere_does_not_hold_levers_back():
+    # Toxic exposure must not rise, which it never does on this way; engagement is what holds back, as above.
+    found = _restored(2.0, keep={"engagement_per_user": 0.97, "toxic_exposure_per_user": 1.0})
+    assert 0.43 < found.share < 0.493 and found.violation.max() <= 0.0
+
+
+def test_a_limit_without_slack_is_kept():
+    found = _restored(2.0, keep={"engagement_per_user": 1.0})  # 1 + 0.05 s - 0.225 s^2 falls below 1 at s = 0.222
+    assert 0.1 < found.share < 0.2223 and found.violation[0] <= 0.0
+
+
+def test_levers_without_finite_outcomes_are_not_deployed():
+    found = _restored(float("nan"))
     assert found.share == 0.0
     np.testing.assert_array_equal(found.levers, [0.0, 0.0])
 

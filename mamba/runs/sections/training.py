@@ -123,7 +123,7 @@ def _deployed(view: View) -> Html:
         return tag(
             "p", "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw."
         )
-    beyond = [label_of(view, name) for name in told.get("trained") or {} if value_of(told["trained"], name) > 0]
+    beyond = [label_of(view, name) for name in told.get("trained") or {} if not value_of(told["trained"], name) <= 0]
     left = [label_of(view, name) for name in told.get("violation") or {} if value_of(told["violation"], name) > 0]
     end = (
         join([" come nearest to it, and still do not keep ", series(left), "."])

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mamba.runs.errors import UserError
-from mamba.runs.sweeps.spec import Choice, Spec
-
-_EDGE = 1e-9  # quantiles closer to 0 and 1 may be infinite
+from mamba.runs.sweeps.spec import EDGE, Choice, Spec
 
 
 class Asked(NamedTuple):
@@ -65,5 +63,5 @@ class Chooser:
             elif each.values:
                 choice[each.name] = each.values[trial.suggest_categorical(each.name, list(range(len(each.values))))]
             else:  # a share of the distribution that the file names
-                choice[each.name] = each.quantile(trial.suggest_float(each.name, _EDGE, 1.0 - _EDGE))
+                choice[each.name] = each.quantile(trial.suggest_float(each.name, EDGE, 1.0 - EDGE))
         return Asked(choice, trial)

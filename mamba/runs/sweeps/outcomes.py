@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -124,26 +125,31 @@ def table(
     return rows
 
 
-def ranked(spec: specs.Spec, outcomes: Mapping[int, Outcome]) -> list[int]:
-    """Numbers of the members from the best on; those that are frozen are left out. Without a metric there is no best.
+def check_metric(spec: specs.Spec, outcomes: Mapping[int, Outcome]) -> None:
+    """Refuses a metric that no member logs.
 
     Raises:
-        UserError: no member logged the metric.
+        UserError: there are members that are not frozen, and none logged the metric.
     """
-    if spec.metric is None:
-        return []
-    alive = {number: outcome.metrics for number, outcome in outcomes.items() if not outcome.frozen}
-    having = {number: told for number, told in alive.items() if spec.metric.name in told}
-    if alive and not having:
-        known = sorted({name for told in alive.values() for name in told if name.startswith(f"{FINAL[spec.job]}/")})
-        raise UserError(f"metric.name: no member logged {spec.metric.name}. Known: {', '.join(known)}")
-    return sorted(having, key=lambda number: (score(spec, having[number]), number))
+    alive = [outcome.metrics for outcome in outcomes.values() if not outcome.frozen]
+    if spec.metric is None or not alive or any(spec.metric.name in told for told in alive):
+        return
+    known = sorted({name for told in alive for name in told if name.startswith(f"{FINAL[spec.job]}/")})
+    raise UserError(f"metric.name: no member logged {spec.metric.name}. Known: {', '.join(known)}")
 
 
-def score(spec: specs.Spec, metrics: Mapping[str, Any]) -> float:
-    """The metric of the sweep, so that less is better."""
-    assert spec.metric is not None
-    return (1.0 if spec.metric.goal == "minimize" else -1.0) * float(metrics[spec.metric.name])
+def ranked(spec: specs.Spec, outcomes: Mapping[int, Outcome]) -> list[int]:
+    """Numbers of the members from the best on; those without a score are left out."""
+    scores = {number: score(spec, outcome) for number, outcome in outcomes.items()}
+    return sorted((number for number, each in scores.items() if each is not None), key=lambda n: (scores[n], n))
+
+
+def score(spec: specs.Spec, outcome: Outcome) -> float | None:
+    """The metric of the sweep, so that less is better; None of a frozen member, without the metric or where it is not finite."""
+    value = None if spec.metric is None or outcome.frozen else outcome.metrics.get(spec.metric.name)
+    if spec.metric is None or value is None or not math.isfinite(value):
+        return None
+    return (1.0 if spec.metric.goal == "minimize" else -1.0) * float(value)
 
 
 def quantiles(job: str, outcomes: Mapping[int, Outcome]) -> list[dict[str, Any]]:
@@ -158,7 +164,12 @@ def quantiles(job: str, outcomes: Mapping[int, Outcome]) -> list[dict[str, Any]]
                 continue
             here = columns.setdefault(int(row[at]), {})
             for name, value in row.items():
-                if name != at and isinstance(value, int | float) and not isinstance(value, bool):
+                if (
+                    name != at
+                    and isinstance(value, int | float)
+                    and not isinstance(value, bool)
+                    and math.isfinite(value)
+                ):
                     here.setdefault(name, []).append(float(value))
     rows = []
     for step, named in sorted(columns.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import IO, Any
 from mamba.runs import folder, progress
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import spec as specs
-from mamba.runs.sweeps.outcomes import AT, Member, Outcome
+from mamba.runs.sweeps.outcomes import AT, FINAL, Member, Outcome
 
 _LOOK_S = 0.2  # seconds between looks at the processes
 
@@ -26,8 +27,10 @@ def outcome_of(place: Path, job: str) -> Outcome | None:
     for row in folder.read_metrics(place / folder.METRICS):
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         rows.append({AT[job]: row.get(AT[job], 0), **numbers})
-    lost = [row[AT[job]] for row in rows if row.get("meta/skipped")]
-    return Outcome(rows, False, f"{len(lost)} meta-steps without a finite gradient" if lost else "")
+    final = {name: value for row in rows for name, value in row.items() if name.startswith(f"{FINAL[job]}/")}
+    if lost := [name for name, value in final.items() if not math.isfinite(value)]:
+        return Outcome(rows, True, f"{lost[0]} is not finite")
+    return Outcome(rows)
 
 
 def run(
@@ -74,7 +77,15 @@ def run(
                     log.parent.mkdir(parents=True, exist_ok=True)
                     file = open(log, "ab")
                     words = [spec.job, spec.source, *(f"--{word.removeprefix('--')}" for word in overrides(member))]
-                    command = [sys.executable, "-m", "mamba", *words, "--run_dir", str(_place(path, member))]
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "mamba",
+                        *words,
+                        "--run_dir",
+                        str(_place(path, member)),
+                        "--distributed=off",
+                    ]
                     process = _start(command, file, environment)
                     running[member.number] = (member, process, file)
                 time.sleep(_LOOK_S)

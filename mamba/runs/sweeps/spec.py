@@ -20,6 +20,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ JOBS = ("simulate", "train", "run")
 SHIPPED = "sweeps"  # folder of the sweeps that ship, among the presets
 PROGRAMS = ("mamba-eco", "mamba")
 MOST_MEMBERS = 100_000
+EDGE = 1e-9  # quantiles closer to 0 and 1 may be infinite
 # Keys of the format that say nothing to a sweep that runs here.
 _ELSEWHERE = ("apiVersion", "kind", "controller", "description", "job", "image_uri", "entity", "project", "scheduler")
 _KEYS = ("name", "method", "metric", "parameters", "command", "program", "run_cap", "early_terminate", *_ELSEWHERE)
@@ -136,8 +138,10 @@ def parse(mapping: Mapping[str, Any], *, name: str) -> Spec:
     if method not in METHODS:
         errors.append(f"method: {method!r} is not one of {', '.join(METHODS)}")
     title = mapping.get("name") or name
-    if not isinstance(title, str) or "/" in title or title.startswith("."):
-        errors.append(f"name: {title!r} cannot be the name of a folder")
+    if not isinstance(title, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", title):
+        errors.append(
+            f"name: {title!r} cannot be the name of a folder; use at most 80 letters, digits, '.', '_' and '-'"
+        )
     parameters = _parameters(mapping.get("parameters"), "", errors)
     names = [parameter.name for parameter in parameters]
     for twice in sorted({each for each in names if names.count(each) > 1}):
@@ -227,7 +231,7 @@ def _parameter(name: str, facts: Any) -> Parameter:
     if not isinstance(facts, Mapping):
         raise _Unusable("give {values: [...]}, {value: ...}, or {min: ..., max: ...}")
     named = facts.get("distribution", _implied(facts))
-    if named not in _DISTRIBUTIONS:
+    if not isinstance(named, str) or named not in _DISTRIBUTIONS:
         near = difflib.get_close_matches(str(named), _DISTRIBUTIONS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise _Unusable(f"no distribution is called {named!r}.{hint} Known: {', '.join(_DISTRIBUTIONS)}")
@@ -261,7 +265,18 @@ def _parameter(name: str, facts: Any) -> Parameter:
         if high - low < MOST_MEMBERS:
             values = tuple(range(int(low), int(high) + 1))
             return Parameter(name, named, values, (1.0 / len(values),) * len(values), _never, numbers)
-    return Parameter(name, named, (), (), _quantile(named, numbers), numbers)
+    ends = [math.inf]
+    quantile: Callable[[float], float] = _never
+    try:
+        quantile = _quantile(named, numbers)
+        ends = [quantile(u) for u in (EDGE, 0.5, 1.0 - EDGE)]
+    except OverflowError:
+        pass
+    if not all(map(math.isfinite, ends)):
+        raise _Unusable(
+            f"{named} of these numbers is not finite; log_uniform takes exponents, log_uniform_values the values"
+        )
+    return Parameter(name, named, (), (), quantile, numbers)
 
 
 def _implied(facts: Mapping[str, Any]) -> str:
@@ -395,7 +410,7 @@ def drawn(parameters: Sequence[Parameter], random: np.random.Generator) -> Choic
             index = int(np.searchsorted(np.cumsum(each.weights), u, side="right"))
             choice[each.name] = each.values[min(index, len(each.values) - 1)]
         else:
-            choice[each.name] = each.quantile(min(max(float(u), 1e-12), 1.0 - 1e-12))
+            choice[each.name] = each.quantile(min(max(float(u), EDGE), 1.0 - EDGE))
     return choice
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from mamba.objectives import NAMES
 from mamba.runs import distributed, folder, loop, progress, signals, simulation, tracking
-from mamba.runs.config import RunConfig, dump_yaml, load_config, to_mapping, to_yaml
+from mamba.runs.config import RunConfig, dump_yaml, load_config, split_overrides, to_mapping, to_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import batches, bayes, groups, outcomes, processes
 from mamba.runs.sweeps import spec as specs
@@ -40,6 +40,7 @@ MEMBERS, TABLE, PARTS, FOLDERS, TASKS = "members.npz", "members.jsonl", "parts",
 JOB_TYPE = "sweep"
 PART_DONE = f"{TASKS}/{{i}}-of-{{n}}/{folder.SUMMARY}"
 _SHOWN = 20  # members that a dry run lists
+_HARMLESS = ("sweep.metric", "sweep.count", "base.log.")  # changes that leave every member as it was
 
 
 class Options(NamedTuple):
@@ -68,7 +69,8 @@ class _Open(NamedTuple):
         options: of the command line.
         shared: more settings of all members, as overrides.
         base: what all members start from.
-        path: the folder.
+        path: the folder; that of a part for a part.
+        root: the folder of the whole sweep.
         known: objectives [S, 1 + W, J] of members that are done, by number.
         programs: compiled so far.
         stop: whether a signal asks to stop.
@@ -79,6 +81,7 @@ class _Open(NamedTuple):
     shared: tuple[str, ...]
     base: RunConfig
     path: Path
+    root: Path
     known: dict[int, np.ndarray]
     programs: batches.Programs
     stop: Callable[[], bool]
@@ -128,6 +131,7 @@ def sweep(
     Raises:
         UserError: the file, a member, the data or the folder cannot be used.
     """
+    shared = joined_overrides(shared)
     base = load_config(spec.source, [*spec.fixed, *shared])
     members = planned(spec, options, shared=shared)
     text = to_yaml(_described(spec, options, base))
@@ -142,12 +146,14 @@ def sweep(
     ):
         stop = distributed.agreed(asked)
         clock = time.perf_counter()
-        if opened.changes:
+        if any(not line.startswith(_HARMLESS) for line in opened.changes):
             _forget(opened.path)
         opened.claim()
         for key in spec.unused:
             progress.say(f"{key}: says something to wandb only")
-        at_work = _Open(spec, options, tuple(shared), base, opened.path, _known(opened.path), {}, stop)
+        if spec.job != "simulate" or options.processes:
+            distributed.refuse_several(f"members that {spec.job} are processes of their own")
+        at_work = _Open(spec, options, shared, base, opened.path, Path(path), _known(opened.path), {}, stop)
         mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
         result = _carried_out(at_work, mine)
         if result is None:
@@ -161,6 +167,19 @@ def sweep(
             f"part {options.part[0]} of {options.part[1]} is done; without --part the sweep puts parts together"
         )
         return summary | {"finished": False}
+
+
+def joined_overrides(shared: Sequence[str]) -> tuple[str, ...]:
+    """Overrides as `a.b=v`, also those given as `--a.b` and `v`.
+
+    Raises:
+        UserError: one has no value.
+    """
+    errors: list[str] = []
+    found = tuple(f"{name}={value}" for name, value in split_overrides(shared, errors))
+    if errors:
+        raise UserError("\n".join(errors))
+    return found
 
 
 def claim_for_parts(
@@ -180,8 +199,10 @@ def claim_for_parts(
         raise UserError("a bayes sweep goes one batch after the other and has no parts")
     file = Path(path) / folder.SWEEP
     text = to_yaml(_described(spec, options, load_config(spec.source, [*spec.fixed, *shared])))
-    if file.is_file() and not folder.agreed(file, text, allow_config_change=allow_config_change):
-        return
+    if file.is_file():
+        if not folder.agreed(file, text, allow_config_change=allow_config_change):
+            return
+        _forget(Path(path))
     folder.write_text(file, text)
 
 
@@ -199,7 +220,7 @@ def planned(spec: specs.Spec, options: Options, *, shared: Sequence[str] = ()) -
 
 def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str, Any]:
     """What decides the members of a sweep, as the folder keeps it."""
-    told = spec._asdict() | {
+    told = {name: value for name, value in spec._asdict().items() if name != "unused"} | {
         "metric": None if spec.metric is None else dict(spec.metric._asdict()),
         "parameters": {
             each.name: {"distribution": each.distribution, "values": list(each.values), "weights": list(each.weights)}
@@ -207,7 +228,6 @@ def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str,
             for each in spec.parameters
         },
         "fixed": list(spec.fixed),
-        "unused": list(spec.unused),
         "count": spec.count if options.count is None else options.count,
         "seed": options.seed,
     }
@@ -228,7 +248,9 @@ def _known(path: Path) -> dict[int, np.ndarray]:
     """Objectives [S, 1 + W, J] of every member that is done, by number; also those of tasks that did a part."""
     found: dict[int, np.ndarray] = {}
     files = [path / MEMBERS] if (path / MEMBERS).is_file() else []
-    for file in [*files, *sorted(path.glob(f"{PARTS}/*.npz")), *sorted(path.glob(f"{TASKS}/*/{PARTS}/*.npz"))]:
+    wanted = folder.read_text(path / folder.SWEEP) if (path / folder.SWEEP).is_file() else ""
+    tasks = [task.parent for task in sorted(path.glob(f"{TASKS}/*/{folder.SWEEP}")) if folder.read_text(task) == wanted]
+    for file in [*files, *(part for place in (path, *tasks) for part in sorted(place.glob(f"{PARTS}/*.npz")))]:
         try:
             arrays = folder.read_arrays(file)
             if arrays["objectives"].tolist() != list(NAMES):
@@ -292,7 +314,7 @@ def _processes(of: _Open, members: Sequence[Member]) -> tuple[dict[int, Outcome]
 
     at_once = max(1, of.options.processes)
     progress.say(f"{of.spec.name}: {len(members)} members, {at_once} process{'es' * (at_once > 1)} at a time")
-    return processes.run(of.spec, members, of.path / FOLDERS, at_once=at_once, overrides=overrides, stop=of.stop)
+    return processes.run(of.spec, members, of.root / FOLDERS, at_once=at_once, overrides=overrides, stop=of.stop)
 
 
 def _chosen(of: _Open) -> _Result | None:
@@ -310,11 +332,11 @@ def _chosen(of: _Open) -> _Result | None:
         result = _carried_out(of, some)
         if result is None:
             return None
-        outcomes.ranked(of.spec, result.outcomes)  # refuses a metric that nobody logs
+        outcomes.check_metric(of.spec, result.outcomes)
         scores: list[float | None] = []
         for member in some:
             outcome = result.outcomes[member.number]
-            scores.append(None if outcome.frozen else outcomes.score(of.spec, outcome.metrics))
+            scores.append(outcomes.score(of.spec, outcome))
         chooser.tell(asked, scores)
         whole = _Result([*whole.members, *some], whole.outcomes | result.outcomes, [*whole.groups, *result.groups])
     return whole
@@ -374,6 +396,7 @@ def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dic
         _write(path / MEMBERS, [member.number for member in result.members], np.stack(values))
     folder.write_text(path / TABLE, _lines(table))
     folder.write_text(path / folder.METRICS, _lines(rows))
+    outcomes.check_metric(spec, result.outcomes)
     best = order[: log.top_k]
     summary = {
         "name": spec.name,

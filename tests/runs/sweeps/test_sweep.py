@@ -141,6 +141,24 @@ def test_parts_put_together_are_the_sweep(swept, tmp_path, monkeypatch):
     assert (place / sweep.TABLE).read_text() == (swept.path / sweep.TABLE).read_text()
 
 
+def test_what_parts_left_of_another_sweep_does_not_count(swept, tmp_path):
+    place = tmp_path / "made"
+    other = made(parameters={**PARAMETERS, "recommenders.home.sharpness": {"values": [2.0, 9.0]}})
+    ran(place, other, options=sweep.Options(per_batch=3, part=(0, 2)))
+    with pytest.raises(UserError, match="another configuration"):
+        ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(1, 2)))
+    sweep.claim_for_parts(swept.spec, place, options=THREE, allow_config_change=True)
+    assert not (place / sweep.TASKS).exists()
+    shown = ran(place, swept.spec)
+    assert shown["finished"] and (place / sweep.TABLE).read_text() == (swept.path / sweep.TABLE).read_text()
+
+
+def test_settings_given_as_two_words_are_shared_too(swept):
+    assert sweep.joined_overrides(["--meta.steps", "4", "seed=1"]) == ("meta.steps=4", "seed=1")
+    with pytest.raises(UserError, match="no value was given"):
+        sweep.joined_overrides(["--meta.steps"])
+
+
 def test_another_sweep_is_refused_with_what_differs(swept):
     with pytest.raises(UserError, match=r"sweep\.count: None -> 3"):
         ran(swept.path, swept.spec, options=sweep.Options(count=3))
@@ -224,12 +242,16 @@ def test_errors_of_members_are_told_once(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_a_metric_that_nobody_logs_is_refused(tmp_path):
+def test_a_metric_that_nobody_logs_is_refused_and_nothing_is_lost(tmp_path, monkeypatch):
     of = made(parameters={"seed": {"value": 0}}, metric={"name": "simulation/polarization"})
     with pytest.raises(
         UserError, match=r"no member logged simulation/polarization\. Known: simulation/creator_inequality"
     ):
         ran(tmp_path / "made", of)
+    monkeypatch.setattr(batches, "run", None)  # the members are there
+    right = made(parameters={"seed": {"value": 0}}, metric={"name": "simulation/polarisation"})
+    command = {"options": THREE, "command": "again", "allow_config_change": True}
+    assert sweep.sweep(right, tmp_path / "made", **command)["best"] == [0]
 
 
 @pytest.mark.parametrize("kind", ["engagement", "removal", "growth", "community_notes"])
