@@ -129,10 +129,8 @@ def _start(
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP)
     alive = True
-    latest = (
-        run.step - 1,
-        -1,
-    )  # wandb's own step, which goes on in a run that is continued, and the meta-step logged there
+    # wandb's own step, which goes on in a run that is continued, and the meta-step that was logged there.
+    latest = (int(getattr(run, "step", 0)) - 1, -1)
 
     def safe(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
