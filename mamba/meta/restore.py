@@ -2,7 +2,7 @@
 
 Multipliers settle slowly, so a short training may end beyond a limit. The levers that are deployed lie on the straight way (in
 unconstrained units) from the default levers to the trained ones, as far along it as every constraint holds on seeds that no
-gradient saw: a feasibility restoration along a line, by regula falsi.
+gradient saw, with a tenth of its slack to spare: a feasibility restoration along a line, by regula falsi.
 
 References:
     Nocedal and Wright 2006, section 15.4 (restoration); Dowell and Jarratt 1971 (the Illinois rule).
@@ -20,6 +20,7 @@ from mamba.meta import constraints, optimise, vector
 from mamba.objectives import NAMES
 from mamba.types import Array
 
+MARGIN = 0.1  # of the slack of a limit that levers which were taken back leave
 TRIES = 4  # shares that are tried where the trained levers pass a limit
 _SAFE = 0.98  # of the way to where a limit is expected
 _LEAST = 0.02  # of what is left of the way that a try goes at least
@@ -69,9 +70,11 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
     first = measured(1.0)
     before = first.baseline[: len(NAMES)]
     tried = {0.0: constraints.violations(before, before, trainer.goal), 1.0: first.violation}
-    worst = {share: values.max(initial=-np.inf) for share, values in tried.items()}
+    # Who is told to stop at a limit is beyond it on half of all other seeds. Where there is slack, a part of it is left.
+    margin = np.where(tried[0.0] <= -MARGIN, MARGIN, 0.0)
+    worst = {share: (values + (margin if share < 1.0 else 0.0)).max(initial=-np.inf) for share, values in tried.items()}
     if worst[1.0] > 0.0 >= worst[0.0]:
-        low, high, below, above = 0.0, 1.0, tried[0.0], tried[1.0]
+        low, high, below, above = 0.0, 1.0, tried[0.0] + margin, tried[1.0] + margin
         for _ in range(TRIES):
             # Where the chord of the first limit to be broken crosses it, a little on the safe side. What is lost grows faster than
             # the way, so that the first try mostly holds; the Illinois rule, halving the end that stays, keeps the next ones from
@@ -80,11 +83,12 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
             part = float(np.min(below[broken] / (below[broken] - above[broken])))
             share = low + _SAFE * (part if part > _LEAST else 0.5) * (high - low)
             tried[share] = measured(share).violation
-            worst[share] = tried[share].max()
+            over = tried[share] + margin
+            worst[share] = over.max()
             if worst[share] > 0.0:
-                high, above = share, tried[share]
+                high, above = share, over
             else:
-                low, below, above = share, tried[share], 0.5 * above
+                low, below, above = share, over, 0.5 * above
     elif worst[1.0] > 0.0:  # the default levers break a limit, too
         for share in (0.25, 0.5, 0.75):
             tried[share] = measured(share).violation

@@ -235,19 +235,21 @@ def test_levers_that_keep_everything_are_deployed_as_they_are():
 
 
 def test_levers_beyond_a_limit_go_back_as_far_as_it_takes():
-    found = _restored(2.0)  # engagement 0.825; along the way 1 + 0.05 s - 0.225 s^2, which is 0.97 at s = 0.493
-    assert 0.43 < found.share < 0.493
+    # Engagement 0.825; along the way 1 + 0.05 s - 0.225 s^2, which at s = 0.475 leaves a tenth of the slack: 0.973.
+    found = _restored(2.0)
+    assert 0.41 < found.share < 0.475
     np.testing.assert_allclose(found.levers, [2.0 * found.share, 0.5 * found.share], rtol=1e-6)
     engagement = _objectives(*np.asarray(found.levers))[0, ENGAGEMENT]
     assert (
-        found.violation[0] == pytest.approx((0.97 - engagement) / 0.03) and found.violation[0] <= 0 < found.trained[0]
+        found.violation[0] == pytest.approx((0.97 - engagement) / 0.03)
+        and found.violation[0] <= -0.1 < 0 < found.trained[0]
     )
 
 
 def test_a_limit_without_slack_elsewhere_does_not_hold_levers_back():
     # Toxic exposure must not rise, which it never does on this way; engagement is what holds back, as above.
     found = _restored(2.0, keep={"engagement_per_user": 0.97, "toxic_exposure_per_user": 1.0})
-    assert 0.43 < found.share < 0.493 and found.violation.max() <= 0.0
+    assert 0.41 < found.share < 0.475 and found.violation.max() <= 0.0
 
 
 def test_a_limit_without_slack_is_kept():
