@@ -269,8 +269,8 @@ def idle(parameters: str = "", **levers: str) -> frozenset[str]:
     return frozenset(paths | {f"[1]['{name}']" for name in parameters.split()})
 
 
-# What moves nothing within these steps where nobody proposes, reshares or follows anything. On whole platforms, above, each of these
-# must move something (but for `WEAK`).
+# What moves nothing within these steps where nobody proposes, reshares or follows anything. On whole platforms, above, each of
+# these must move something (but for `WEAK`).
 IDLE = (
     idle("memory", constant="strength", diversity="breadth strength"),
     idle(chronological="half_life", strikes="memory reach", trusted_flaggers="strength"),

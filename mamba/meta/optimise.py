@@ -410,12 +410,14 @@ class Measured(NamedTuple):
         values: [J + A] outcomes of the present levers; in robust training those of the worst worlds.
         baseline: [J + A] outcomes of the baseline on the same keys.
         violation: [K] constraint values; in robust training the conditional value at risk of each over all worlds.
+        error: [K] their standard errors, by the jackknife over paired seeds; 0 where one seed leaves nothing to compare.
         worlds: those to differentiate in; None for that of the inputs.
     """
 
     values: np.ndarray
     baseline: np.ndarray
     violation: np.ndarray
+    error: np.ndarray
     worlds: estimators.Worlds | None
 
 
@@ -446,18 +448,42 @@ def measured(trainer: Trainer, state: TrainingState, key: Array) -> Measured:
         for which in (levers_of(trainer, state), trainer.baseline)
     ]
     results = np.asarray(trainer.evaluate(mem.join(*groups)), np.float64)
-    table = results.reshape(2, count, config.constraint_seeds, -1).mean(axis=2)
+    each_seed = results.reshape(2, count, config.constraint_seeds, -1)
+    table = each_seed.mean(axis=2)
+    violation, error = _violations(trainer, each_seed[..., : len(NAMES)])
     if samples is None:
-        violation = constraints.violations(table[0, 0, : len(NAMES)], table[1, 0, : len(NAMES)], trainer.goal)
-        return Measured(table[0, 0], table[1, 0], violation, None)
-    # Changes in every world around one baseline: then the scale of relative changes, and so what is differentiated, is the same.
-    common = table[1].mean(axis=0)
-    changed = common + table[0] - table[1]
-    objectives, before = changed[:, : len(NAMES)], common[: len(NAMES)]
-    utilities = np.array([utility(trainer, each, before) for each in objectives])
+        return Measured(table[0, 0], table[1, 0], violation, error, None)
+    common, changed = _around(table)
+    before = common[: len(NAMES)]
+    utilities = np.array([utility(trainer, each, before) for each in changed[:, : len(NAMES)]])
     weights = robust.cvar(utilities, config.level)[1]
     worst = np.flatnonzero(weights > 0)
     chosen = estimators.Worlds(jax.tree.map(lambda leaf: leaf[worst], samples), weights[worst])
-    violations = np.array([constraints.violations(each, before, trainer.goal) for each in objectives])  # [W, K]
-    broken = np.array([robust.cvar(column, config.level)[0] for column in violations.T])
-    return Measured(weights @ changed, common, broken, chosen)
+    return Measured(weights @ changed, common, violation, error, chosen)
+
+
+def _around(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes [2, W, J] of present and baseline levers as one baseline [J] and changes in every world around it, [W, J].
+
+    Then the scale of relative changes, and so what is differentiated, is the same.
+    """
+    common = table[1].mean(axis=0)
+    return common, common + table[0] - table[1]
+
+
+def _violations(trainer: Trainer, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Constraint values [K] of present against baseline levers, [2, W, S, J], and their standard errors."""
+
+    def of(table: np.ndarray) -> np.ndarray:
+        if not trainer.config.spread:
+            return constraints.violations(table[0, 0], table[1, 0], trainer.goal)
+        before, changed = _around(table)
+        each = np.array([constraints.violations(one, before, trainer.goal) for one in changed])  # [W, K]
+        return np.array([robust.cvar(column, trainer.config.level)[0] for column in each.T])
+
+    count, mean = values.shape[2], values.mean(axis=2)
+    whole = of(mean)
+    if count == 1:
+        return whole, np.zeros_like(whole)
+    without = np.stack([of((count * mean - values[:, :, s]) / (count - 1)) for s in range(count)])
+    return whole, np.sqrt((count - 1) * without.var(axis=0))

@@ -1,8 +1,9 @@
 """Back to where the constraints hold: how far trained levers may go from the default ones.
 
-Multipliers settle slowly, so a short training may end beyond a limit. The levers that are deployed lie on the straight way (in
-unconstrained units) from the default levers to the trained ones, as far along it as every constraint holds on seeds that no
-gradient saw, with a tenth of its slack to spare: a feasibility restoration along a line, by regula falsi.
+Multipliers settle slowly, so a short training may end beyond a limit, and a long one ends on it. The levers that are deployed lie
+on the straight way (in unconstrained units) from the default levers to the trained ones, as far along it as every constraint holds
+on seeds that no gradient saw: a feasibility restoration along a line, by regula falsi. "Holds" means with confidence: what is on
+a limit by its mean is beyond it on half of all other seeds, so that the upper end of a one-sided interval decides.
 
 References:
     Nocedal and Wright 2006, section 15.4 (restoration); Dowell and Jarratt 1971 (the Illinois rule).
@@ -15,12 +16,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from mamba.meta import constraints, optimise, vector
 from mamba.objectives import NAMES
 from mamba.types import Array
 
-MARGIN = 0.1  # of the slack of a limit that levers which were taken back leave
+CONFIDENCE = 0.95  # one-sided, that a limit is kept
 TRIES = 4  # shares that are tried where the trained levers pass a limit
 _SAFE = 0.98  # of the way to where a limit is expected
 _LEAST = 0.02  # of what is left of the way that a try goes at least
@@ -32,14 +34,18 @@ class Restored(NamedTuple):
     Attributes:
         levers: [P] unconstrained.
         share: of the way from the default levers (0) to the trained ones (1).
-        violation: [K] constraint values there, in units of slack; positive where none was found that holds.
-        trained: [K] those of the trained levers.
+        violation: [K] constraint values there, in units of slack.
+        bound: [K] upper ends of their one-sided intervals; positive where none was found that holds.
+        trained: [K] constraint values of the trained levers.
+        trained_bound: [K] upper ends of their intervals.
     """
 
     levers: Array
     share: float
     violation: np.ndarray
+    bound: np.ndarray
     trained: np.ndarray
+    trained_bound: np.ndarray
 
 
 def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds: int, key: Array) -> Restored:
@@ -48,7 +54,8 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
     Args:
         trainer: see `mamba.meta.optimise.Trainer`.
         state: after training.
-        seeds: paired rollouts (in robust training: of each world) of every share that is tried.
+        seeds: S paired rollouts (in robust training: of each world) of every share that is tried; a single one says nothing of
+            its own noise, and then means decide.
         key: typed key; all shares are tried on the same noise.
 
     Returns:
@@ -64,17 +71,23 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
         ends = {0.0: start, 1.0: state.levers}
         return jnp.asarray(ends[share] if share in ends else start + share * way, state.levers.dtype)
 
-    def measured(share: float) -> optimise.Measured:
-        return optimise.measured(measuring, state._replace(levers=at(share)), key)
+    quantile = float(stats.t.ppf(CONFIDENCE, seeds - 1)) if seeds > 1 else 0.0
+    means: dict[float, np.ndarray] = {}
 
-    first = measured(1.0)
-    before = first.baseline[: len(NAMES)]
-    tried = {0.0: constraints.violations(before, before, trainer.goal), 1.0: first.violation}
-    # Who is told to stop at a limit is beyond it on half of all other seeds. Where there is slack, a part of it is left.
-    margin = np.where(tried[0.0] <= -MARGIN, MARGIN, 0.0)
-    worst = {share: (values + (margin if share < 1.0 else 0.0)).max(initial=-np.inf) for share, values in tried.items()}
+    def measure(share: float) -> optimise.Measured:
+        found = optimise.measured(measuring, state._replace(levers=at(share)), key)
+        means[share], bounds[share] = found.violation, found.violation + quantile * found.error
+        worst[share] = bounds[share].max(initial=-np.inf)
+        return found
+
+    bounds: dict[float, np.ndarray] = {}
+    worst: dict[float, float] = {}
+    before = measure(1.0).baseline[: len(NAMES)]
+    # Against itself a platform differs on no seed.
+    means[0.0] = bounds[0.0] = constraints.violations(before, before, trainer.goal)
+    worst[0.0] = bounds[0.0].max(initial=-np.inf)
     if worst[1.0] > 0.0 >= worst[0.0]:
-        low, high, below, above = 0.0, 1.0, tried[0.0] + margin, tried[1.0] + margin
+        low, high, below, above = 0.0, 1.0, bounds[0.0], bounds[1.0]
         for _ in range(TRIES):
             # Where the chord of the first limit to be broken crosses it, a little on the safe side. What is lost grows faster than
             # the way, so that the first try mostly holds; the Illinois rule, halving the end that stays, keeps the next ones from
@@ -82,17 +95,14 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
             broken = above > 0.0
             part = float(np.min(below[broken] / (below[broken] - above[broken])))
             share = low + _SAFE * (part if part > _LEAST else 0.5) * (high - low)
-            tried[share] = measured(share).violation
-            over = tried[share] + margin
-            worst[share] = over.max()
+            measure(share)
             if worst[share] > 0.0:
-                high, above = share, over
+                high, above = share, bounds[share]
             else:
-                low, below, above = share, over, 0.5 * above
+                low, below, above = share, bounds[share], 0.5 * above
     elif worst[1.0] > 0.0:  # the default levers break a limit, too
         for share in (0.25, 0.5, 0.75):
-            tried[share] = measured(share).violation
-            worst[share] = tried[share].max()
+            measure(share)
     holding = [share for share, value in worst.items() if value <= 0.0]
     share = max(holding) if holding else min(worst, key=worst.__getitem__)
-    return Restored(at(share), share, tried[share], tried[1.0])
+    return Restored(at(share), share, means[share], bounds[share], means[1.0], bounds[1.0])

@@ -443,21 +443,23 @@ def _restored(
         return state, None
     seeds = of.job.config.evaluation.seeds
     found = restore.restored(trainer, state, seeds=seeds, key=stream(trainer.key, RESTORATION))
-    told = {
-        "share": found.share,
-        "violation": dict(zip(names, found.violation.tolist(), strict=True)),
-        "trained": dict(zip(names, found.trained.tolist(), strict=True)),
-    }
+    told: dict[str, Any] = {"share": found.share, "confidence": restore.CONFIDENCE}
+    for field in ("violation", "bound", "trained", "trained_bound"):
+        told[field] = dict(zip(names, getattr(found, field).tolist(), strict=True))
     step = int(state.step)
     row = {f"{RESTORATION}/share": found.share}
     row |= {f"{RESTORATION}/constraint/{name}": value for name, value in told["violation"].items()}
+    row |= {f"{RESTORATION}/bound/{name}": value for name, value in told["bound"].items()}
     of.metrics.append({"stage": RESTORATION, "meta_step": step, **folder.plain(row)})
     of.tracker.log(step, row)
     if found.share < 1.0:
-        beyond = [name for name, value in told["trained"].items() if not value <= 0]  # also where it is not a number
+        beyond = [
+            name for name, value in told["trained_bound"].items() if not value <= 0
+        ]  # also where it is not a number
         progress.say(
-            f"the last levers do not keep {', '.join(beyond)}: those that go {found.share:.0%} of the way from the default "
-            f"levers to them {'do' if found.violation.max() <= 0 else 'come nearest to it'}, and are deployed"
+            f"the last levers do not surely keep {', '.join(beyond)} (one-sided {restore.CONFIDENCE:.0%} intervals): those that "
+            f"go {found.share:.0%} of the way from the default levers to them "
+            f"{'do' if found.bound.max() <= 0 else 'come nearest to it'}, and are deployed"
         )
     return state._replace(levers=found.levers), told
 

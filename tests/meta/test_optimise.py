@@ -24,7 +24,7 @@ def _objectives(x, y):
     return values
 
 
-def _trainer(*, pathwise_sign=1.0, **settings):
+def _trainer(*, pathwise_sign=1.0, noise=0.0, **settings):
     ecosystem = eco.Ecosystem(sizes=None, mechanisms=None, names=("a",), algorithms=(None,))
     inputs = eco.Inputs(population=None, parameters=None, levers=LEVERS, gates=jnp.ones(1), learning=jnp.ones(1))
     config = MetaConfig(
@@ -42,7 +42,11 @@ def _trainer(*, pathwise_sign=1.0, **settings):
         return estimators.Gradient(value, pathwise_sign * np.asarray(slope), np.full(slope.shape, 1e-3), {}), state
 
     def evaluate(members):
-        return _objectives(np.asarray(members.levers["a"]["x"]), np.asarray(members.levers["a"]["y"]))
+        x, y = (np.asarray(members.levers["a"][name]) for name in "xy")
+        values = _objectives(x, y)
+        if noise:  # what x does to engagement differs between seeds
+            values[:, ENGAGEMENT] += noise * x * np.asarray(jax.vmap(jax.random.normal)(members.keys))
+        return values
 
     path = estimators.Estimator(lambda theta: (), differentiate)
     estimator = estimators.hybrid(
@@ -222,10 +226,10 @@ def test_every_estimator_can_be_named(name):
     assert isinstance(made, estimators.Estimator)
 
 
-def _restored(x, y=0.5, **settings):
+def _restored(x, y=0.5, *, seeds=4, seed=1, **settings):
     trainer = _trainer(**settings)
     state = optimise.start(trainer)._replace(levers=jnp.array([x, y]))
-    return restore.restored(trainer, state, seeds=4, key=jax.random.key(1))
+    return restore.restored(trainer, state, seeds=seeds, key=jax.random.key(seed))
 
 
 def test_levers_that_keep_everything_are_deployed_as_they_are():
@@ -235,26 +239,42 @@ def test_levers_that_keep_everything_are_deployed_as_they_are():
 
 
 def test_levers_beyond_a_limit_go_back_as_far_as_it_takes():
-    # Engagement 0.825; along the way 1 + 0.05 s - 0.225 s^2, which at s = 0.475 leaves a tenth of the slack: 0.973.
+    # Engagement 0.825; along the way 1 + 0.05 s - 0.225 s^2, which is at its limit, 0.97, at s = 0.493.
     found = _restored(2.0)
-    assert 0.41 < found.share < 0.475
+    assert 0.43 < found.share < 0.493
     np.testing.assert_allclose(found.levers, [2.0 * found.share, 0.5 * found.share], rtol=1e-6)
     engagement = _objectives(*np.asarray(found.levers))[0, ENGAGEMENT]
     assert (
-        found.violation[0] == pytest.approx((0.97 - engagement) / 0.03)
-        and found.violation[0] <= -0.1 < 0 < found.trained[0]
+        found.violation[0] == pytest.approx((0.97 - engagement) / 0.03) and found.violation[0] <= 0 < found.trained[0]
     )
 
 
 def test_a_limit_without_slack_elsewhere_does_not_hold_levers_back():
     # Toxic exposure must not rise, which it never does on this way; engagement is what holds back, as above.
     found = _restored(2.0, keep={"engagement_per_user": 0.97, "toxic_exposure_per_user": 1.0})
-    assert 0.41 < found.share < 0.475 and found.violation.max() <= 0.0
+    assert 0.43 < found.share < 0.493 and found.bound.max() <= 0.0
 
 
 def test_a_limit_without_slack_is_kept():
     found = _restored(2.0, keep={"engagement_per_user": 1.0})  # 1 + 0.05 s - 0.225 s^2 falls below 1 at s = 0.222
     assert 0.1 < found.share < 0.2223 and found.violation[0] <= 0.0
+
+
+def test_the_noise_of_a_constraint_is_that_between_paired_seeds():
+    trainer = _trainer(noise=0.02, constraint_seeds=2000)
+    state = optimise.start(trainer)._replace(levers=jnp.array([1.0, 0.5]))
+    found = optimise.measured(trainer, state, jax.random.key(0))
+    assert found.error[0] == pytest.approx(0.02 / 0.03 / np.sqrt(2000), rel=0.05)  # the limit's slack is 0.03
+    assert optimise.measured(_trainer(), state, jax.random.key(0)).error[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_deployed_levers_keep_a_limit_on_other_seeds_too():
+    """By its mean over a few seeds a limit would be passed on half of all others."""
+    found = [_restored(2.0, seeds=8, seed=seed, noise=0.02) for seed in range(100)]
+    truly = np.array([_objectives(*np.asarray(one.levers))[0, ENGAGEMENT] >= 0.97 for one in found])
+    assert truly.mean() >= 0.9
+    assert all(one.bound[0] <= 0.0 < one.trained_bound[0] for one in found)
+    assert np.mean([one.share for one in found]) > 0.35  # of 0.493 without noise
 
 
 def test_levers_without_finite_outcomes_are_not_deployed():

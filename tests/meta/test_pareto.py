@@ -148,8 +148,12 @@ def test_constraints_hold_at_every_point():
     assert points.multipliers[corner] > 1e-4 and not np.delete(points.multipliers, corner).any()
     assert points.levers[corner, 0] > 0.6234  # the multipliers alone leave it a little beyond the limit
     restored, _ = _front(_search(**settings)[0])
-    assert 0.58 < restored.levers[:, 0].max() <= 0.6111  # a tenth of the slack is left
-    np.testing.assert_allclose(restored.levers[corner], points.levers[corner], atol=0.2)
+    assert 0.62 < restored.levers[:, 0].max() <= 0.6234
+    # As much of the way from the baseline as keeps the limit, and of that the same share in every lever.
+    start = np.asarray(vector.flat(LEVERS))
+    share = (restored.levers[corner] - start) / (points.levers[corner] - start)
+    assert 0.9 < share[0] < 1.0
+    np.testing.assert_allclose(share, share[0], rtol=1e-5)
 
 
 def test_multipliers_are_handed_on():

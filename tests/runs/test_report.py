@@ -105,24 +105,24 @@ def test_half_a_run_shows_what_there_is(tmp_path: Path, parts: str, said: str, u
         (
             1.0,
             -0.5,
-            "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw.",
+            "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw (95 % confidence",
         ),
         (
             0.625,
             -0.1,
-            "do not keep engagement. Those that go 62.5 % of the way from the default levers to them do, on the",
+            "95 % confidence). Those that go 62.5 % of the way from the default levers to them do, on the",
         ),
         (
             0.125,
             0.4,
-            "12.5 % of the way from the default levers to them come nearest to it, and still do not keep engagement.",
+            "12.5 % of the way from the default levers to them come nearest to it, and still do not surely keep engagement.",
         ),
     ],
 )
 def test_the_page_says_which_levers_are_deployed(tmp_path: Path, share: float, violation: float, said: str) -> None:
     name = "engagement_per_user"
     trained = {name: violation if share == 1.0 else 0.6}
-    told = {"share": share, "violation": {name: violation}, "trained": trained}
+    told = {"share": share, "confidence": 0.95, "bound": {name: violation}, "trained_bound": trained}
     _, page = written(make(tmp_path, summary=summary() | {"restored": told}))
     assert said in page.text.replace("\N{NO-BREAK SPACE}", " ")
 

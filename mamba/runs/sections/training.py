@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,20 +119,30 @@ def _deployed(view: View) -> Html:
     share = value_of(told, "share")
     if not math.isfinite(share):
         return Html("")
+    sure = f"{100 * value_of(told, 'confidence'):g}\N{NO-BREAK SPACE}%"
     if share == 1.0:
         return tag(
-            "p", "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw."
+            "p",
+            "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw "
+            f"({sure} confidence, one-sided).",
         )
-    beyond = [label_of(view, name) for name in told.get("trained") or {} if not value_of(told["trained"], name) <= 0]
-    left = [label_of(view, name) for name in told.get("violation") or {} if value_of(told["violation"], name) > 0]
+    beyond = _beyond(view, told.get("trained_bound") or {})
+    left = _beyond(view, told.get("bound") or {})
     end = (
-        join([" come nearest to it, and still do not keep ", series(left), "."])
+        join([" come nearest to it, and still do not surely keep ", series(left), "."])
         if left
         else ", on the same seeds, and are the ones that are compared above."
     )
     way = f"Those that go {percent(100 * share, signed=False)} of the way from the default levers to them"
     does = "" if left else " do"
-    return tag("p", join(["The levers of the last meta-step do not keep ", series(beyond), f". {way}{does}", end]))
+    intervals = f" (one-sided intervals with {sure} confidence)"
+    what = ["The levers of the last meta-step do not surely keep ", series(beyond), f"{intervals}. {way}{does}", end]
+    return tag("p", join(what))
+
+
+def _beyond(view: View, bounds: Mapping[str, Any]) -> list[str]:
+    """Objectives of which a limit is not surely kept, also where that is not known."""
+    return [label_of(view, name) for name in bounds if not value_of(bounds, name) <= 0]
 
 
 def levers_of(view: View) -> list[Lever]:
