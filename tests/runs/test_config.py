@@ -77,6 +77,7 @@ def test_presets_resolve_and_round_trip() -> None:
     for name, path in presets().items():
         config = load_config(name)
         assert config == load_config(path) == load_config(f"configs/{name}.yaml")
+        assert config.second_order.seeds and config.second_order.audit_seeds  # in the report of every training run
         text = dump_yaml(config)
         again = resolve(read_yaml(text))
         assert again == config and dump_yaml(again) == text and config_digest(again) == config_digest(config)

@@ -28,7 +28,9 @@ from mamba.runs.errors import UserError
 from mamba.runs.folder import load_run
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--scenario.users=60", "--steps=6", "--log.wandb=disabled"]
+# One run has the stage of second-order effects, which takes most of a minute to compile.
+TINY = ["--scenario.users=60", "--steps=6", "--log.wandb=disabled", "--second_order.seeds=0"]
+SECOND_ORDER = ["--second_order.seeds=2", "--second_order.audit_seeds=4", "--second_order.audit_pairs=4"]
 
 
 def _command(folder: Path, *overrides: str) -> list[str]:
@@ -110,8 +112,8 @@ def test_the_same_command_twice_is_bit_equal(finished, cache, tmp_path):
 
 def test_killed_in_the_middle_and_repeated_is_bit_equal(finished, cache, tmp_path):
     folder = tmp_path / "killed"
-    overrides = ["--checkpoint.every=1", "--allow-config-change"]
-    # The reference has other checkpoint settings, which must not change a single number.
+    overrides = ["--checkpoint.every=1", *SECOND_ORDER, "--allow-config-change"]
+    # The reference has other checkpoint settings and a stage less, which must not change a single number.
     process = subprocess.Popen(
         _command(folder, *overrides),
         env=_environment(cache),
@@ -132,6 +134,8 @@ def test_killed_in_the_middle_and_repeated_is_bit_equal(finished, cache, tmp_pat
     result = _run(folder, cache, *overrides)
     assert result.returncode == 0, result.stderr
     assert metrics.read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert "second_order" in load_run(folder).summary["stages"]
+    assert "Missed by the one-step view" in (folder / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_finished_run_is_left_alone(finished, cache):
