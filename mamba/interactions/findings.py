@@ -190,21 +190,22 @@ def _relearned(
 
 
 def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discovery_rate: float) -> Finding | None:
-    """The largest significant harm that switching one algorithm off would undo, None if there is none."""
+    """The largest harm that switching one algorithm off would surely undo, None if there is none."""
     sign = np.array([_sign(name) for name in NAMES])
     found = discoveries(analysis.switch_off.p, false_discovery_rate)
     spread = np.where(analysis.spread > 1e-9, analysis.spread, np.inf)
     harm = -analysis.switch_off.mean * sign[None]
     # Engagement is the platform's own metric and false removals are moderation's own error: a side effect is elsewhere.
     other = np.array([not (name.startswith("engagement") or name in MODERATION) for name in NAMES])
-    size = np.where(found & other[None] & (harm > 0), harm / spread, 0.0)
+    # One is told, the largest of all; an interval that allows for this and includes 0 shows no harm.
+    effect = selected(analysis.switch_off, len(analysis.values), chosen=1, among=found.size, confidence=confidence)
+    sure = found & (effect.low * effect.high > 0)
+    size = np.where(sure & other[None] & (harm > 0), harm / spread, 0.0)
     if not size.any():
         return None
     i, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name = NAMES[k]
     level = float(analysis.values[:, -1, k].mean())
-    # One is told, the largest of all.
-    effect = selected(analysis.switch_off, len(analysis.values), chosen=1, among=found.size, confidence=confidence)
     click_level = float(analysis.values[:, -1, _CLICKS].mean())
     sentence = (
         f"With everything else running, {analysis.names[i]} changes {OBJECTIVES[name].label} by "

@@ -163,6 +163,19 @@ def test_intervals_of_what_is_told_cover_although_it_was_picked():
         assert missed[kind] <= 0.05 * of + 3 * np.sqrt(0.05 * 0.95 * of), (kind, missed, count)
 
 
+def test_a_harm_is_told_only_where_its_interval_leaves_out_0():
+    """What the false discovery rate lets through may be too little for the interval of the largest of many."""
+    rng = np.random.default_rng(3)
+    told = 0
+    for _ in range(40):
+        table = 1.0 + rng.normal(0, 0.1, (6, 4, len(NAMES))) + 0.2 * designs.gates(2)[:, :1]
+        analysis = factorial.analyse(("ranker", "filter"), table)
+        found = findings.strongest_side_effect(analysis, confidence=0.95, false_discovery_rate=0.05)
+        told += found is not None
+        assert found is None or found.low > 0 or found.high < 0
+    assert 0 < told < 40
+
+
 def test_a_definite_verdict_is_told_before_a_larger_one_of_no_resolved_kind():
     """Toxic exposure: a smaller interaction of two that help. Polarisation: a larger one, of which nothing alone is resolved."""
     rng = np.random.default_rng(4)
