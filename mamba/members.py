@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from mamba import ecosystem as eco
-from mamba import objectives
+from mamba import objectives, placement
 from mamba.rollout import rollout
 from mamba.types import Array, Levers, Metrics, Mode
 from mamba.world.parameters import WorldParameters
@@ -199,9 +199,9 @@ def over_devices(block: Callable[..., Any], *, shared: int, split: int) -> Calla
         split: arguments that are split; their first axis must be a multiple of the number of devices.
 
     Returns:
-        `block` itself on one device.
+        `block` itself on one device, and where users are split (`mamba.placement`).
     """
-    devices = jax.local_device_count()
+    devices = placement.member_devices()
     if devices == 1:
         return block
     mesh = jax.make_mesh((devices,), ("member",), axis_types=(AxisType.Auto,), devices=jax.local_devices())
@@ -244,7 +244,7 @@ def compiled(
     Raises:
         ValueError: not even one member a device fits.
     """
-    devices = jax.local_device_count()
+    devices = placement.member_devices()
     size = -(-max(chunk, 1) // devices) * devices
     while True:
         some = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), members)
@@ -253,13 +253,16 @@ def compiled(
         told = run.memory_analysis()
         # Some back ends do not say; then nothing is predicted, and nothing refused.
         parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
-        needed = devices * sum(int(getattr(told, part, 0) or 0) for part in parts)
+        needed = jax.local_device_count() * sum(int(getattr(told, part, 0) or 0) for part in parts)
         if needed <= limit:
             return Compiled(run, size, needed)
         if size == devices:
+            apart = not placement.users_are_split()
             raise ValueError(
-                f"one rollout on each of {devices} devices needs {needed / 2**30:.1f} GiB, and there are {limit / 2**30:.1f}; use "
-                "fewer users, fewer devices, or serve users in blocks (scenario.user_block)"
+                f"one rollout on {'each of ' if apart else 'all '}{jax.local_device_count()} devices needs "
+                f"{needed / 2**30:.1f} GiB, and there are {limit / 2**30:.1f}; use fewer users, "
+                + ("fewer devices, split users over devices (--shard users), " if apart else "more devices, ")
+                + "or serve users in blocks (scenario.user_block)"
             )
         size = max(devices, size // 2 // devices * devices)
 
@@ -284,7 +287,7 @@ def in_chunks(
     Returns:
         [B, ...] what `run` gives, in the order of the members.
     """
-    devices = jax.local_device_count()
+    devices = placement.member_devices()
     size = -(-chunk // devices) * devices
     # Dealt out like cards: every device gets its share of a chunk that is not full.
     dealt = np.arange(size).reshape(-1, devices).T.ravel()

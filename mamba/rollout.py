@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mamba import ecosystem as eco
 from mamba import passing as derivatives
+from mamba import placement
 from mamba.types import MODES, Array, Metrics, Mode
 from mamba.unroll import unroll
 
@@ -65,7 +66,8 @@ def rollout(
         raise ValueError(f"steps = {steps} must be at least 1")
     closed = derivatives.blocks_of(ecosystem, cuts)
     within = frozenset(cuts) & set(derivatives.WITHIN)
-    begin = eco.init(ecosystem, inputs, key) if state is None else state
+    users = ecosystem.sizes.users
+    begin = placement.by_users(eco.init(ecosystem, inputs, key) if state is None else state, users)
     shares = None if passing is None else jnp.broadcast_to(passing, (steps, len(derivatives.blocks(ecosystem))))
 
     def one(carry: eco.State, each: tuple[Array, Array | None]):
@@ -75,7 +77,7 @@ def rollout(
         after, metrics = eco.step(
             ecosystem, inputs, taken, index=index, key=key, mode=mode, cuts=within, skip_closed=skip_closed
         )
-        return after, (metrics, None if probe is None else probe(after, metrics))
+        return placement.by_users(after, users), (metrics, None if probe is None else probe(after, metrics))
 
     indices = jnp.asarray(first_step, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)
     final, (metrics, probed) = unroll(one, begin, (indices, shares), segment=segment)

@@ -21,6 +21,7 @@ ROOMS = (
     "streams",
     "sums",
     "unroll",
+    "placement",
     "world",
     "algorithms",
     "policies",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from mamba import placement
 from mamba.interactions.statistics import estimate
 from mamba.members import Layout, over_devices
 from mamba.types import Array
@@ -112,7 +113,7 @@ def diagram(
     shape = (len(keys), len(first.values), len(second.values))
     if min(shape) < 2:
         raise ValueError(f"a diagram needs at least 2 seeds and 2 values of each lever, got {shape}")
-    devices = jax.local_device_count()
+    devices = placement.member_devices()
     total = int(np.prod(shape))
     size = -(-min(chunk, total) // devices) * devices
     seed, row, column = (jnp.asarray(axis) for axis in np.unravel_index(np.arange(total), shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 
 from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba import policies
+from mamba import placement, policies
 from mamba.algorithms import registry
 from mamba.meta import systems
 from mamba.objectives import NAMES
@@ -55,15 +56,21 @@ class Job(NamedTuple):
     key: jax.Array
 
 
+def devices(config: RunConfig) -> contextlib.AbstractContextManager[None]:
+    """The scope in which a configuration is prepared and run: what its devices share out among them."""
+    return placement.split_users() if config.shard == "users" else contextlib.nullcontext()
+
+
 def prepare(config: RunConfig) -> Job:
-    """Builds population and ecosystem of a configuration; evaluations compile when they are first called.
+    """Builds population and ecosystem of a configuration, inside `devices`; evaluations compile when they are first called.
 
     Raises:
         UserError: the data cannot be used.
     """
     scenario = scenario_of(config)
     ecosystem = platform(config, scenario.sizes)
-    inputs = eco.inputs(ecosystem, jax.device_put(scenario.population), parameters=config.parameters)
+    people = placement.placed(scenario.population, scenario.sizes.users)
+    inputs = eco.inputs(ecosystem, people, parameters=config.parameters)
     interactions = config.interactions
     evaluator = functools.partial(
         _evaluation,
@@ -104,6 +111,14 @@ def platform(config: RunConfig, sizes: Sizes) -> eco.Ecosystem:
     Raises:
         UserError: settings that contradict each other.
     """
+    count = jax.local_device_count()
+    if config.shard == "users" and sizes.users % count:
+        fewer = sizes.users // count * count
+        raise UserError(
+            f"shard: {sizes.users:,} users cannot be split evenly over {count} devices; take {fewer:,} of them"
+        )
+    if config.shard == "users" and sizes.user_block:
+        raise UserError("shard: users are split over devices or served in blocks (scenario.user_block), not both")
     try:
         algorithms = {each.name: registry.build(each.kind, each.config) for each in config.algorithms}
         policy = policies.network(config.policy, seed=config.seed) if config.policy.controls else None

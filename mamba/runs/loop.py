@@ -40,7 +40,7 @@ from mamba.runs import (
     training,
 )
 from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
-from mamba.runs.job import Job, prepare
+from mamba.runs.job import Job, devices, prepare
 from mamba.streams import stream
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
@@ -145,14 +145,15 @@ def _carried_out(
                 report.write_report(place.path)
             return earlier
         clock = time.perf_counter()
-        job = prepare(config)
-        for fact, text in job.story.items():
-            progress.say(f"{fact}: {text}")
-        with signals.graceful() as asked:
-            stop = distributed.agreed(asked)
-            return _closed(
-                job, place, stages, earlier or {}, command=command, job_type=job_type, stop=stop, clock=clock
-            )
+        with devices(config):
+            job = prepare(config)
+            for fact, text in job.story.items():
+                progress.say(f"{fact}: {text}")
+            with signals.graceful() as asked:
+                stop = distributed.agreed(asked)
+                return _closed(
+                    job, place, stages, earlier or {}, command=command, job_type=job_type, stop=stop, clock=clock
+                )
 
 
 def _finished(path: Path, digest: str) -> dict[str, Any] | None:

@@ -11,9 +11,10 @@ import numpy as np
 
 from mamba import ecosystem as eco
 from mamba import members as mem
+from mamba import placement
 from mamba.objectives import NAMES
 from mamba.runs import simulation
-from mamba.runs.job import Fitted, free_memory, platform
+from mamba.runs.job import Fitted, devices, free_memory, platform
 from mamba.runs.sweeps.groups import Group, stacked
 from mamba.runs.sweeps.outcomes import Member
 
@@ -84,8 +85,9 @@ def predicted(of: Plan, *, per_batch: int) -> tuple[int, int]:
     Raises:
         UserError: not even one rollout fits.
     """
-    evaluate = evaluator(of, per_batch=per_batch)
-    made = evaluate(of.batches[0].slab).compiled(joined(of.batches[0], of.group))
+    with devices(of.group.members[0].config):
+        evaluate = evaluator(of, per_batch=per_batch)
+        made = evaluate(of.batches[0].slab).compiled(joined(of.batches[0], of.group))
     return made.chunk, made.bytes
 
 
@@ -98,7 +100,7 @@ def evaluator(of: Plan, *, per_batch: int, programs: Programs | None = None) -> 
 
     def inputs(slab: int) -> eco.Inputs:
         people = stacked([of.group.populations[home] for home in of.slabs[slab]])
-        return eco.inputs(of.group.ecosystem, jax.device_put(people))
+        return eco.inputs(of.group.ecosystem, placement.placed(people, of.group.ecosystem.sizes.users))
 
     which = (of.group.program, len(of.slabs[0]), per_batch)
     if programs is not None and which in programs:
@@ -155,14 +157,15 @@ def run(
     Returns:
         Whether all batches were run.
     """
-    evaluate = evaluator(of, per_batch=per_batch, programs=programs)
-    for batch in of.batches:
-        if stop():
-            return False
-        values = evaluate(batch.slab)(joined(batch, of.group))
-        seeds = batch.members[0].config.simulation.seeds
-        table = np.asarray(values, np.float64)[..., : len(NAMES)].reshape(
-            len(batch.members), seeds, *values.shape[1:-1], -1
-        )
-        keep(batch.members, table)
+    with devices(of.group.members[0].config):
+        evaluate = evaluator(of, per_batch=per_batch, programs=programs)
+        for batch in of.batches:
+            if stop():
+                return False
+            values = evaluate(batch.slab)(joined(batch, of.group))
+            seeds = batch.members[0].config.simulation.seeds
+            table = np.asarray(values, np.float64)[..., : len(NAMES)].reshape(
+                len(batch.members), seeds, *values.shape[1:-1], -1
+            )
+            keep(batch.members, table)
     return True

@@ -1,0 +1,145 @@
+"""Users split over eight simulated devices: the same numbers, each device with its part, and little to exchange."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mamba.runs import job
+from mamba.runs.config import load_config
+from mamba.runs.errors import UserError
+from mamba.types import COUNTS, Sizes
+
+ROOT = Path(__file__).parents[1]
+DEVICES = 8
+USERS, STEPS = 4096, 3
+CREATORS, LIFETIME, CANDIDATES = 819, 24, 16
+MOST = 45  # collectives of a step; 35 with jax 0.10, most of a few numbers
+
+# One process for all that is looked at: devices are counted once, when JAX starts.
+PROGRAM = """
+import json, re
+import jax, jax.numpy as jnp, numpy as np
+from mamba import ecosystem as eco, members as mem, objectives, placement
+from mamba.algorithms import registry
+from mamba.meta import derivatives, systems, vector
+from mamba.rollout import rollout
+from mamba.scenarios import populations
+from mamba.scenarios.settings import ScenarioConfig
+
+scenario = populations.load(ScenarioConfig(dataset="generated", users={users}), seed=0)
+algorithms = {{"home": registry.make("engagement"), "takedown": registry.make("removal")}}
+ecosystem = eco.make(algorithms, sizes=scenario.sizes)
+keys = jax.random.split(jax.random.key(0), 2)
+collective = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\\(")
+
+
+def measured():
+    inputs = eco.inputs(ecosystem, placement.placed(scenario.population, {users}))
+    members = mem.repeat(ecosystem, inputs.levers, keys)
+    made = mem.compiled(mem.evaluator(ecosystem, steps={steps}), inputs, members, chunk=2)
+    values = mem.in_chunks(made.run, inputs, members, chunk=made.chunk)
+    one = jax.jit(lambda inputs, key: rollout(ecosystem, inputs, key=key, steps={steps})[0])
+    program = one.lower(inputs, keys[0]).compile()
+    state = program(inputs, keys[0])
+    slope = None
+    if {gradient}:
+        system = systems.platform(ecosystem)
+        shares = systems.everything_passes(system)
+        row = jnp.zeros((1, len(system.outcomes))).at[0, 0].set(1.0)
+        reverse = jax.jit(derivatives.reverse(system, steps={steps}))
+        slope = np.asarray(reverse(inputs, vector.flat(inputs.levers), row, shares, keys)[1])[:, 0].tolist()
+    found = [collective.search(line) for line in program.as_text().splitlines() if "while/body" in line]  # of every step
+    moved = [[one[2], shape] for one in found if one for shape in re.findall(r"\\[([\\d,]*)\\]", one[1])]
+    return {{
+        "values": np.asarray(values).tolist(),
+        "slope": slope,
+        "bytes": program.memory_analysis().temp_size_in_bytes,
+        "moved": moved,
+        "spread": sorted({{len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state.world.users)}}),
+        "part": state.world.users.opinion.addressable_shards[0].data.shape[1],
+        "chunk": made.chunk,
+    }}
+
+
+alone = jax.local_devices()[:1]
+with jax.default_device(alone[0]):
+    whole = measured()
+with placement.split_users():
+    split = measured()
+print(json.dumps([whole, split]))
+"""
+
+
+def measured(*, gradient: bool):
+    """What one process with eight devices found: on one of them, and with users split over all."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    program = PROGRAM.format(users=USERS, steps=STEPS, gradient=gradient)
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def both():
+    return measured(gradient=False)
+
+
+def test_split_users_give_the_same_numbers(both):
+    whole, split = both
+    np.testing.assert_allclose(split["values"], whole["values"], rtol=1e-5, atol=1e-6)
+
+
+def test_every_device_has_its_part(both):
+    whole, split = both
+    assert (whole["spread"], whole["part"]) == ([1], USERS)
+    assert (split["spread"], split["part"]) == ([DEVICES], USERS // DEVICES)
+    assert split["bytes"] < 0.5 * whole["bytes"]  # on each; items and creators are whole on all of them
+    assert (whole["chunk"], split["chunk"]) == (DEVICES, 2)  # members are dealt out over devices, or not
+
+
+def test_collectives_are_few_and_small(both):
+    whole, split = both
+    assert whole["moved"] == []
+    kinds = Counter(kind for kind, _ in split["moved"])
+    assert set(kinds) <= {"all-gather", "all-reduce", "collective-permute"}
+    assert sum(kinds.values()) <= MOST
+    shapes = [[int(length) for length in shape.split(",") if length] for _, shape in split["moved"]]
+    items = CREATORS * LIFETIME
+    assert shapes.count([items, len(COUNTS)]) == 1  # what happened to items is summed once
+    assert [CANDIDATES, USERS] not in shapes  # nothing of a feed leaves its device
+    # Outboxes and ties of others are looked at, [U, 4] and [U, 16]: beside a feed of 3 kB a user that is little.
+    assert sum(4 * math.prod(shape) for shape in shapes if shape[:1] != [items]) < 300 * USERS
+
+
+@pytest.mark.slow
+def test_split_users_give_the_same_gradient():
+    whole, split = measured(gradient=True)
+    np.testing.assert_allclose(split["slope"], whole["slope"], rtol=1e-3, atol=1e-6)
+
+
+def test_what_cannot_be_split_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: DEVICES)
+
+    def refused(*overrides: str) -> str:
+        config = load_config("smoke", ["--shard=users", *overrides])
+        with pytest.raises(UserError) as error:
+            job.platform(config, Sizes(users=config.scenario.users, creators=20, user_block=config.scenario.user_block))
+        return str(error.value)
+
+    assert refused("--scenario.users=123") == "shard: 123 users cannot be split evenly over 8 devices; take 120 of them"
+    assert "not both" in refused("--scenario.user_block=8")
