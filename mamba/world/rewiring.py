@@ -68,7 +68,10 @@ def rewire(
     degree = jnp.sum(ties.weight > 0, axis=-1)
     slot = jnp.floor(draws[0] * degree).astype(jnp.int32)
     account = ties.followees[readers, slot]
-    distance = jnp.sqrt(jnp.mean((opinion - opinion[:, account]) ** 2, axis=0) + 1e-9)
+    # In a loop, so that opinions are stored before they are gathered: fused into the gather, all they are made of was read in
+    # random order, which took a sixth of a step of 100,000 users on a CPU.
+    theirs = jax.lax.map(lambda plane: plane[account], opinion)
+    distance = jnp.sqrt(jnp.mean((opinion - theirs) ** 2, axis=0) + 1e-9)
     drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
     drop = drop * (degree > 0)
     dropped = draws[1] < drop

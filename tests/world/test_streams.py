@@ -55,6 +55,15 @@ def test_uniforms_are_uniform():
     assert stats.kstest(normal, "norm").pvalue > 0.01
 
 
+def test_a_few_rows_at_a_time_are_the_same_draws(monkeypatch):
+    keys = streams.row_keys(KEY, {"rank": 3, "click": 4})
+    whole = streams.draw_rows(keys, 50)
+    for numbers in (1, 120, 170):  # one row at a time; two, with one left over; three
+        monkeypatch.setattr(streams, "_CACHED", numbers)
+        for name, rows in streams.draw_rows(keys, 50).items():
+            np.testing.assert_array_equal(rows, whole[name])
+
+
 def test_neighbouring_rows_are_uncorrelated():
     rows = np.asarray(streams.draw_rows(streams.row_keys(KEY, {"click": 12}), 20_000)["click"])
     correlation = np.corrcoef(rows) - np.eye(12)
