@@ -62,6 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left, as `| head` does. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:
+        # RESOURCE_EXHAUSTED is how JAX's runtime begins; jax itself may not have been imported.
+        if os.environ.get("MAMBA_TRACEBACK") == "1" or not (
+            isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        ):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        print(f"{PROGRAM}: out of memory ({reason}); try fewer scenario.users or a smaller --chunk", file=sys.stderr)
+        return 2
     except OSError as error:
         if os.environ.get("MAMBA_TRACEBACK") == "1":
             raise

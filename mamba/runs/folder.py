@@ -78,11 +78,12 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What to say of a file or folder that cannot be written."""
     return UserError(f"{path}: cannot be written ({_reason(error)}); make room or give the rights, and run again")
 
 
@@ -325,14 +326,14 @@ def open_metrics(path: str | Path, *, keep: Callable[[dict[str, Any]], bool] | N
     try:
         file = open(path, "a", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
     def append(row: Mapping[str, Any]) -> None:
         line = json.dumps(plain(row), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
         try:
             file.write(line)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     def close() -> None:
         with contextlib.suppress(OSError):  # rows are on disk when `append` returns; only one that failed is left

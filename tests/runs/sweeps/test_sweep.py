@@ -213,17 +213,42 @@ def test_a_member_that_is_not_finite_is_frozen_and_leaves_the_others_bit_equal(s
     assert "1 member left the finite numbers" in page
 
 
-def test_out_of_memory_names_what_is_needed_and_the_batch_to_try(tmp_path, monkeypatch):
-    def full(*arguments, **named):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.")
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes."
 
-    monkeypatch.setattr(
-        batches.simulation.Fitted, "compiled", lambda self, members: SimpleNamespace(run=full, chunk=6, bytes=2**33)
-    )
-    with pytest.raises(
-        UserError, match=r"out of memory: 6 rollouts at a time need about 8.0 GiB; try --members-per-batch=1"
-    ):
-        ran(tmp_path / "made", made())
+
+def _full(*arguments, **named):
+    raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("per_batch", "chunk", "words"),
+    [
+        (3, 6, "6 rollouts at a time of {group} need about 8.0 GiB; try --members-per-batch=1"),
+        (8, 16, "16 rollouts at a time of {group} need about 8.0 GiB; try --members-per-batch=4"),
+        (1, 2 * jax.local_device_count(), "try --simulation.seeds={half}, or fewer scenario.users"),
+        (1, jax.local_device_count(), "try fewer scenario.users"),
+    ],
+)
+def test_out_of_memory_names_the_group_and_the_batch_to_try(tmp_path, monkeypatch, per_batch, chunk, words):
+    def compiled(fitted, members):
+        if "members 0, 1, 4, 5 " in fitted._who:  # this group fits
+            return SimpleNamespace(run=lambda *given: np.zeros((16, 4, len(NAMES) + 3)), chunk=16, bytes=1)
+        return SimpleNamespace(run=_full, chunk=chunk, bytes=2**33)
+
+    monkeypatch.setattr(batches.simulation.Fitted, "compiled", compiled)
+    of = made(parameters={"seed": {"values": [0, 1]}, "steps": {"values": [4, 6]}, "name": {"values": ["a", "b"]}})
+    with pytest.raises(UserError) as error:
+        ran(tmp_path / "made", of, options=sweep.Options(per_batch=per_batch))
+    group = "the compile group of members 2, 3, 6, 7 (4 in all, 60 users)"
+    assert words.format(group=group, half=chunk // 2) in str(error.value) and group in str(error.value)
+    assert set(sweep._known(tmp_path / "made")) == {0, 1, 4, 5}  # and what was done is kept
+
+
+def test_a_program_that_does_not_fit_names_the_group_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches.mem, "compiled", _full)
+    words = r"9 rollouts at a time of the compile group of member 0 \(1 in all, 60 users\) do not fit; try --members"
+    with pytest.raises(UserError, match=f"out of memory: {words}"):
+        ran(tmp_path / "made", made(parameters={"simulation.seeds": {"value": 3}}))  # three members, if there were
 
 
 def test_the_page_of_a_sweep_lists_members_and_their_commands(swept):
