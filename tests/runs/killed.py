@@ -122,6 +122,8 @@ def main(root: Path) -> None:
         left = sorted(os.listdir(path / folder.CHECKPOINTS))
         again = _forked(path)
         print("killed" if code == -signal.SIGKILL else code, again, _left(path) == whole, *left, flush=True)
+        if code != -signal.SIGKILL:
+            break
         change += 1
 
 

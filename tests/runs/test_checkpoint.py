@@ -169,7 +169,7 @@ for step in range(1, 10_000):
 def test_a_kill_at_any_change_of_a_save_loses_nothing_but_that_save(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(tmp_path / "attempts")]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     attempts = [line.split() for line in result.stdout.splitlines()]
     # Each was killed, its command repeated, and what both left is what one process leaves; nothing half-written had a final name.
