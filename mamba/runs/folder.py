@@ -258,10 +258,10 @@ def _take(lock: IO[str], folder: Path) -> None:
             f"{folder}: another process{f' ({owner})' if owner else ''} is writing into it; "
             "wait until it ends, stop it, or give another --run_dir"
         ) from error
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"process {os.getpid()}\n")
-    lock.flush()
+    # Past the file's buffer, which a full disk would keep from being closed; who holds the lock is told as a kindness only.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"process {os.getpid()}\n".encode())
 
 
 def agreed(path: Path, config_yaml: str, *, allow_config_change: bool) -> list[str]:
