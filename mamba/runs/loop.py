@@ -217,11 +217,12 @@ def _closed(
         at = row.get("meta_step")
         return row.get("stage") == TRAINING and isinstance(at, int) and at < done
 
+    identity = folder.run_id(path)
     metrics = folder.open_metrics(path / folder.METRICS, keep=stays)
     tracker = tracking.start(
         config.log if distributed.is_first() else dataclasses.replace(config.log, wandb="disabled"),
         run_dir=path,
-        run_id=folder.run_id(path),
+        run_id=identity,
         config=to_mapping(config),
         name=config.name,
         job_type=job_type,

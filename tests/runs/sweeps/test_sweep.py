@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -51,8 +53,9 @@ def made(*, job="simulate", **changed):
 THREE = sweep.Options(per_batch=3)
 
 
-def ran(path, of, *, options=THREE, shared=()):
-    return sweep.sweep(of, path, options=options, shared=shared, command="mamba-eco sweep made.yaml")
+def ran(path, of, *, options=THREE, shared=(), changed=False):
+    command = "mamba-eco sweep made.yaml"
+    return sweep.sweep(of, path, options=options, shared=shared, command=command, allow_config_change=changed)
 
 
 def values_of(path):
@@ -101,25 +104,37 @@ def test_a_member_alone_gives_bit_for_bit_what_it_gave_in_the_sweep(swept, tmp_p
     np.testing.assert_array_equal(alone, values_of(swept.path)[5])
 
 
-def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp_path, monkeypatch):
-    stops = iter([False, True])
-    whole = batches.run
+def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "made"
+    write = folder.write_arrays
 
-    def stopped(of, **arguments):
-        return whole(of, **{**arguments, "stop": lambda: next(stops)})
+    def signalled(path, arrays):
+        write(path, arrays)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(batches, "run", stopped)
-    assert ran(tmp_path / "made", swept.spec)["finished"] is False
-    assert len(list((tmp_path / "made" / sweep.PARTS).iterdir())) == 1
-    monkeypatch.setattr(batches, "run", whole)
-    shown = []
-    monkeypatch.setattr(sweep.progress, "say", shown.append)
-    assert ran(tmp_path / "made", swept.spec)["finished"] is True
-    assert any("3 are done" in text for text in shown)
+    monkeypatch.setattr(folder, "write_arrays", signalled)
+    assert ran(place, swept.spec)["finished"] is False
+    # The batch in which the signal came is kept, the next one is not begun.
+    assert len(list((place / sweep.PARTS).iterdir())) == 1
+    # Then the disk is full at the next batch.
+    monkeypatch.setattr(folder, "write_arrays", lambda path, arrays: write(path.parent / "file" / path.name, arrays))
+    (place / sweep.PARTS / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written \(File exists\); make room"):
+        ran(place, swept.spec)
+    (place / sweep.PARTS / "file").unlink()
+    assert len(list((place / sweep.PARTS).iterdir())) == 1
+    # Then no call of wandb does its work.
+    monkeypatch.setattr(folder, "write_arrays", write)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    capsys.readouterr()
+    assert ran(place, swept.spec, shared=["log.wandb=offline"], changed=True)["finished"] is True
+    said = capsys.readouterr().err
+    # The sweep and its best member, a run of its own, each say it once.
+    assert "3 are done" in said and said.count("warning: wandb failed and is left out from here on") == 2
     for name in (sweep.TABLE, folder.METRICS):
-        assert (tmp_path / "made" / name).read_text() == (swept.path / name).read_text()
+        assert (place / name).read_text().replace(" --log.wandb=offline", "") == (swept.path / name).read_text()
     for number, values in values_of(swept.path).items():
-        np.testing.assert_array_equal(values_of(tmp_path / "made")[number], values)
+        np.testing.assert_array_equal(values_of(place)[number], values)
 
 
 def test_a_damaged_batch_is_run_again(swept, tmp_path):
