@@ -1,8 +1,8 @@
 """The command line, `mamba-eco` or `python -m mamba`.
 
 It reads the arguments, sets JAX's persistent compilation cache before JAX starts, and calls the library. Exit codes: 0
-done (also after a signal that stopped a run in good order, or Ctrl+C in `view`), 2 something the user gave cannot be used
-or a file cannot be read or written, 130 interrupted.
+done (also after a signal that stopped a run in good order, or Ctrl+C in `view`), 2 something the user gave cannot be used,
+a file cannot be read or written, or memory does not do, 130 interrupted.
 `MAMBA_TRACEBACK=1` shows the traceback of an error.
 """
 
