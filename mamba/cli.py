@@ -1,8 +1,8 @@
 """The command line, `mamba-eco` or `python -m mamba`.
 
 It reads the arguments, sets JAX's persistent compilation cache before JAX starts, and calls the library. Exit codes: 0
-done (also after a signal that stopped a run in good order, or Ctrl+C in `view`), 2 something the user gave cannot be used
-or a file cannot be read or written, 130 interrupted.
+done (also after a signal that stopped a run in good order, or Ctrl+C in `view`), 2 something the user gave cannot be used,
+a file cannot be read or written, or memory does not do, 130 interrupted.
 `MAMBA_TRACEBACK=1` shows the traceback of an error.
 """
 
@@ -62,6 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left, as `| head` does. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:
+        # RESOURCE_EXHAUSTED is how JAX's runtime begins; jax itself may not have been imported.
+        if os.environ.get("MAMBA_TRACEBACK") == "1" or not (
+            isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        ):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        print(f"{PROGRAM}: out of memory ({reason}); try fewer scenario.users or a smaller --chunk", file=sys.stderr)
+        return 2
     except OSError as error:
         if os.environ.get("MAMBA_TRACEBACK") == "1":
             raise

@@ -12,11 +12,13 @@ dtypes and shapes. Leaves without elements, which orbax refuses, are in `checkpo
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -28,11 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mamba.runs.errors import UserError
-from mamba.runs.folder import plain
+from mamba.runs.folder import plain, unwritable
 from mamba.runs.progress import warn
 
 FORMAT = 1
 _FILE, _STATE = "checkpoint.json", "state"
+_ROOM = "room"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 
 
 class Restored(NamedTuple):
@@ -61,11 +65,11 @@ def save(directory: str | Path, step: int, tree: Any, meta: Mapping[str, Any], *
 
     Returns:
         Folder of the checkpoint.
+
+    Raises:
+        UserError: it cannot be written; those before are as they were.
     """
     directory = Path(directory).absolute()
-    directory.mkdir(parents=True, exist_ok=True)
-    for left in directory.glob(".*"):  # of a process that was killed while it saved
-        shutil.rmtree(left, ignore_errors=True)
     paths, leaves = _flat(tree)
     record = {
         "format": FORMAT,
@@ -75,20 +79,53 @@ def save(directory: str | Path, step: int, tree: Any, meta: Mapping[str, Any], *
         "meta": plain(meta),
     }
     final, building = directory / f"{step:010d}", directory / f".{step:010d}"
-    building.mkdir()
-    if stored := {f"{i:05d}": leaf for i, leaf in enumerate(leaves) if leaf.size}:
-        with _quiet():
-            _orbax()[0](building / _STATE, stored)
-    with open(building / _FILE, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1, sort_keys=True, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    if final.exists():
-        shutil.rmtree(final)
-    os.rename(building, final)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob(".*"):  # of a process that was killed while it saved
+            shutil.rmtree(left, ignore_errors=True)
+        building.mkdir()
+        if stored := {f"{i:05d}": leaf for i, leaf in enumerate(leaves) if leaf.size}:
+            _store(building / _STATE, stored)
+        with open(building / _FILE, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1, sort_keys=True, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(building, final)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)  # a full disk needs the room
+        raise unwritable(final, error) from error
     for _, old in _found(directory)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _store(path: Path, leaves: dict[str, NDArray[Any]]) -> None:
+    """Writes arrays by orbax.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    # Asked first, by a file as large: when a disk fills up under orbax, its threads print tracebacks that nobody can catch.
+    room = path.with_name(_ROOM)
+    with open(room, "wb") as file:
+        file.write(bytes(sum(leaf.nbytes + 2**10 for leaf in leaves.values()) + 2**17))  # and what orbax says of them
+        file.flush()
+        os.fsync(file.fileno())
+    room.unlink()
+    try:
+        with _quiet():
+            _orbax()[0](path, leaves)
+    except OSError:
+        raise
+    except Exception as error:
+        # tensorstore tells of a full disk by a ValueError that quotes the system's error.
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        if found := next((each for each in _NO_ROOM if os.strerror(each) in str(error)), None):
+            raise OSError(found, os.strerror(found), str(path)) from error
+        raise
 
 
 def latest(directory: str | Path, like: Any) -> Restored | None:
@@ -216,12 +253,12 @@ def _orbax() -> tuple[Callable[..., None], Callable[..., Any]]:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Keeps what orbax and absl say below an error off the terminal."""
+    """Keeps what orbax and absl say off the terminal: what goes wrong is raised, too, and told in one line."""
     loggers = [logging.getLogger(name) for name in ("absl", "orbax")]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         yield
     finally:
         for logger, level in zip(loggers, before, strict=True):

@@ -78,11 +78,12 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What to say of a file or folder that cannot be written."""
     return UserError(f"{path}: cannot be written ({_reason(error)}); make room or give the rights, and run again")
 
 
@@ -257,10 +258,10 @@ def _take(lock: IO[str], folder: Path) -> None:
             f"{folder}: another process{f' ({owner})' if owner else ''} is writing into it; "
             "wait until it ends, stop it, or give another --run_dir"
         ) from error
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"process {os.getpid()}\n")
-    lock.flush()
+    # Past the file's buffer, which a full disk would keep from being closed; who holds the lock is told as a kindness only.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"process {os.getpid()}\n".encode())
 
 
 def agreed(path: Path, config_yaml: str, *, allow_config_change: bool) -> list[str]:
@@ -325,14 +326,14 @@ def open_metrics(path: str | Path, *, keep: Callable[[dict[str, Any]], bool] | N
     try:
         file = open(path, "a", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
     def append(row: Mapping[str, Any]) -> None:
         line = json.dumps(plain(row), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
         try:
             file.write(line)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     def close() -> None:
         with contextlib.suppress(OSError):  # rows are on disk when `append` returns; only one that failed is left

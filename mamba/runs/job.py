@@ -157,6 +157,7 @@ class Fitted:
         *,
         chunk: int,
         remedy: Callable[[int], str] = lambda fewer: f"--chunk={fewer}",
+        who: str = "",
     ) -> None:
         """Prepares it.
 
@@ -165,13 +166,14 @@ class Fitted:
             inputs: population and parameters.
             chunk: most members sent at a time.
             remedy: the option that makes chunks of so many, for the error when memory runs out all the same.
+            who: whose rollouts they are, for the same error; nothing where there is but one platform.
         """
-        self._evaluate, self._inputs, self._chunk, self._remedy = evaluate, inputs, chunk, remedy
+        self._evaluate, self._inputs, self._chunk, self._remedy, self._who = evaluate, inputs, chunk, remedy, who
         self._made: dict[Any, mem.Compiled] = {}
 
-    def on(self, inputs: eco.Inputs) -> Fitted:
-        """The same programs on other inputs of the same shapes."""
-        other = Fitted(self._evaluate, inputs, chunk=self._chunk, remedy=self._remedy)
+    def on(self, inputs: eco.Inputs, *, who: str = "") -> Fitted:
+        """The same programs on other inputs of the same shapes, maybe of somebody else."""
+        other = Fitted(self._evaluate, inputs, chunk=self._chunk, remedy=self._remedy, who=who or self._who)
         other._made = self._made
         return other
 
@@ -188,7 +190,9 @@ class Fitted:
             try:
                 self._made[which] = mem.compiled(self._evaluate, self._inputs, members, chunk=self._chunk, limit=limit)
             except ValueError as error:
-                raise UserError(str(error)) from error
+                raise UserError(f"{self._who}: {error}" if self._who else str(error)) from error
+            except jax.errors.JaxRuntimeError as error:
+                raise self._told(error, self._chunk) from error
             progress.say(
                 f"rollouts go in chunks of {self._made[which].chunk}; predicted memory "
                 f"{self._made[which].bytes / 2**20:,.0f} MiB on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
@@ -212,11 +216,23 @@ class Fitted:
         try:
             values = mem.in_chunks(made.run, self._inputs, own, chunk=made.chunk, done=told)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            needs = f"{made.chunk} rollouts at a time need about {made.bytes / 2**30:.1f} GiB"
-            raise UserError(f"out of memory: {needs}; try {self._remedy(max(1, made.chunk // 2))}") from error
+            raise self._told(error, made.chunk, made.bytes) from error
         return distributed.gathered(values, total)
+
+    def _told(self, error: Exception, chunk: int, needed: int | None = None) -> Exception:
+        """What to raise where a device failed: that it ran out of memory, or the error itself."""
+        if not out_of_memory(error):
+            return error
+        needs = "do not fit" if needed is None else f"need about {needed / 2**30:.1f} GiB"
+        of = f" of {self._who}" if self._who else ""
+        smallest = chunk <= jax.local_device_count()
+        remedy = "fewer scenario.users" if smallest else self._remedy(chunk // 2)
+        return UserError(f"out of memory: {chunk} rollouts at a time{of} {needs}; try {remedy}")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device says that its memory does not do."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def free_memory() -> float:

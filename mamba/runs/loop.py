@@ -108,6 +108,8 @@ class _Open(NamedTuple):
         job: the job.
         path: run folder.
         kept: what an earlier process measured of the factorial.
+        trainer: of the job.
+        state: from which training goes on.
         before: finished summary of an earlier job of the same configuration; empty without.
         metrics: the open `metrics.jsonl`.
         tracker: where to log.
@@ -117,6 +119,8 @@ class _Open(NamedTuple):
     job: Job
     path: Path
     kept: analysis.Measured | None
+    trainer: optimise.Trainer
+    state: optimise.TrainingState
     before: dict[str, Any]
     metrics: folder.MetricsLog
     tracker: tracking.Tracker
@@ -184,8 +188,10 @@ def _closed(
     for name in job.config.evaluation.transfer:
         evaluation.elsewhere(job.config, name)  # refused now, not after hours of training
     trainer = training.trainer_of(job)
-    restored = checkpoint.latest(path / folder.CHECKPOINTS, optimise.start(trainer))
-    done = 0 if restored is None else int(restored.tree.step)
+    state = optimise.start(trainer)
+    restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
+    state = state if restored is None else restored.tree
+    done = int(state.step)
     kept = analysis.kept(job, path)
     if (path / folder.METRICS).exists():
         folder.read_metrics(path / folder.METRICS)
@@ -212,17 +218,18 @@ def _closed(
         at = row.get("meta_step")
         return row.get("stage") == TRAINING and isinstance(at, int) and at < done
 
+    identity = folder.run_id(path)
     metrics = folder.open_metrics(path / folder.METRICS, keep=stays)
     tracker = tracking.start(
         config.log if distributed.is_first() else dataclasses.replace(config.log, wandb="disabled"),
         run_dir=path,
-        run_id=folder.run_id(path),
+        run_id=identity,
         config=to_mapping(config),
         name=config.name,
         job_type=job_type,
     )
     try:
-        summary = stages(_Open(job, path, kept, before, metrics, tracker, stop))
+        summary = stages(_Open(job, path, kept, trainer, state, before, metrics, tracker, stop))
         if summary is None:
             progress.say(f"stopped in good order; the same command continues in {path}")
             unfinished = {"name": config.name, "finished": False}
@@ -384,11 +391,8 @@ def _run_stages(of: _Open) -> dict[str, Any] | None:
 
 def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[str, Any] | None:
     """Training and evaluation, with what was found of interactions; the summary, None after a stop."""
-    job = of.job
-    trainer = training.trainer_of(job)
-    restored = checkpoint.latest(of.path / folder.CHECKPOINTS, optimise.start(trainer))
-    state = optimise.start(trainer) if restored is None else restored.tree
-    state = training.train(job, trainer, state, path=of.path, metrics=of.metrics, tracker=of.tracker, stop=of.stop)
+    job, trainer = of.job, of.trainer
+    state = training.train(job, trainer, of.state, path=of.path, metrics=of.metrics, tracker=of.tracker, stop=of.stop)
     if of.stop():
         return None
     state, kept = _restored(of, trainer, state)

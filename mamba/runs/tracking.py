@@ -142,6 +142,7 @@ def _start(
                 function(*arguments, **named)
             except Exception as error:
                 alive = False
+                _restore(before)
                 _give_up(error)
 
         return call

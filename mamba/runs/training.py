@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mamba import passing, policies
@@ -15,7 +16,7 @@ from mamba.meta import growth, optimise, players, vector
 from mamba.objectives import NAMES
 from mamba.runs import checkpoint, folder, progress
 from mamba.runs.errors import UserError
-from mamba.runs.job import Job
+from mamba.runs.job import Job, out_of_memory
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 from mamba.types import Levers
@@ -69,6 +70,10 @@ def train(
                 state, told = optimise.step(trainer, state)
             except ValueError as error:
                 raise UserError(f"meta: {error}") from error
+            except jax.errors.JaxRuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise UserError(_too_large(job, index)) from error
             if told.told["skipped"]:
                 progress.say(f"meta-step {index}: the gradient is not finite, so no lever moves in this step")
             open_blocks = _open_blocks(job, told, passed)
@@ -87,6 +92,16 @@ def train(
                 checkpoint.save(path / folder.CHECKPOINTS, index + 1, state, meta, keep=config.checkpoint.keep)
             meter.advance(1, utility=told.utility)
     return state
+
+
+def _too_large(job: Job, index: int) -> str:
+    """What to say of a gradient for which memory does not do; evaluations say so themselves."""
+    seeds, users = job.config.meta.seeds, job.ecosystem.sizes.users
+    fewer = f"--meta.seeds={seeds // 2}, " if seeds > 1 else ""
+    return (
+        f"meta: out of memory in meta-step {index}: a gradient through {seeds} rollouts of {job.config.steps} steps with "
+        f"{users} users does not fit; try {fewer}fewer scenario.users, or --meta.estimator=es"
+    )
 
 
 def shares_of(state: optimise.TrainingState) -> np.ndarray | None:

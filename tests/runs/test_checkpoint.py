@@ -164,3 +164,72 @@ for step in range(1, 10_000):
     last = restored.step
     checkpoint.save(tmp_path, last + 1, like, {}, keep=1)  # the leftovers of the kill are cleared away
     assert steps(tmp_path) == [f"{last + 1:010d}"]
+
+
+def test_a_kill_at_any_change_of_a_save_loses_nothing_but_that_save(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(tmp_path / "attempts")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    attempts = [line.split() for line in result.stdout.splitlines()]
+    # Each was killed, its command repeated, and what both left is what one process leaves; nothing half-written had a final name.
+    assert {tuple(words[:3]) for words in attempts} == {("killed", "0", "True")}, result.stdout
+    assert "warning" not in result.stderr
+    # Before the new one is begun, while it is built, and while the oldest is removed.
+    left = {" ".join(words[3:]) for words in attempts}
+    assert left == {
+        "0000000001 0000000002",
+        ".0000000003 0000000001 0000000002",
+        "0000000001 0000000002 0000000003",
+    }
+
+
+@pytest.mark.parametrize("room", [0, 300, 100_000])
+def test_a_full_disk_is_one_clear_line_and_the_one_before_is_intact(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], room: int
+) -> None:
+    resource = pytest.importorskip("resource")  # not on every system
+    checkpoint.save(tmp_path, 1, tree(1.0), {"step": 1})
+    large = {**tree(2.0), "large": np.random.default_rng(0).random(50_000)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))  # no file may be larger: the nearest to a full disk
+    try:
+        with pytest.raises(UserError) as error:
+            checkpoint.save(tmp_path, 2, large, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(error.value) == (
+        f"{tmp_path / '0000000002'}: cannot be written (File too large); make room or give the rights, and run again"
+    )
+    assert capfd.readouterr() == ("", "")  # none of what orbax says of it
+    assert steps(tmp_path) == ["0000000001"]  # no rest takes the room that is left
+    restored = checkpoint.latest(tmp_path, tree())
+    assert restored is not None and restored.meta == {"step": 1}
+    checkpoint.save(tmp_path, 2, large, {})
+    assert steps(tmp_path) == ["0000000001", "0000000002"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RESOURCE_EXHAUSTED: Error writing 00000: Failed to write 9 bytes: No space left on device [os_error_code='28']",
+        "OUT_OF_RANGE: Failed to write 9 bytes: No space left on device [tensorstore_spec='{...']",
+    ],
+)
+def test_a_disk_that_fills_up_while_orbax_writes_is_the_same_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    checkpoint.save(tmp_path, 1, tree(1.0), {})
+
+    def full(path: Path, leaves: Any) -> None:
+        path.mkdir()
+        (path / "half").write_text("x")
+        raise ValueError(message)
+
+    monkeypatch.setattr(checkpoint, "_orbax", lambda: (full, None))
+    with pytest.raises(UserError, match=r"0000000002: cannot be written \(No space left on device\); make room"):
+        checkpoint.save(tmp_path, 2, tree(2.0), {})
+    assert steps(tmp_path) == ["0000000001"]
+    monkeypatch.setattr(checkpoint, "_orbax", lambda: (lambda path, leaves: {}["another error"], None))
+    with pytest.raises(KeyError):  # a fault of the program is not called a full disk
+        checkpoint.save(tmp_path, 2, tree(2.0), {})

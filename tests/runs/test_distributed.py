@@ -69,15 +69,45 @@ def _free_port() -> int:
         return place.getsockname()[1]
 
 
-def _simulating(path: Path, *more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+WANDB = """
+# Instead of wandb: a line for every run that is begun and every row that is logged, by whichever process.
+import os
+class Settings:
+    model_fields = {}
+def said(*words):
+    with open(os.environ["SAID"], "a") as file:
+        file.write(" ".join(map(str, words)) + "\\n")
+class Run:
+    step, summary = 0, {}
+    def define_metric(self, *given, **named): pass
+    def log(self, row, step): said("row", row["meta_step"])
+    def log_artifact(self, kept): pass
+    def finish(self, exit_code): said("finished", exit_code)
+class Artifact:
+    def __init__(self, *given, **named): pass
+    def add_file(self, *given, **named): pass
+def init(**named):
+    said("begun", named["job_type"])
+    return Run()
+"""
+
+
+def _simulating(path: Path, *more: str, instead: Path | None = None) -> subprocess.Popen[str]:
+    first = [] if instead is None else [str(instead)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment["SAID"] = str(path.with_name("said"))
     words = [sys.executable, "-m", "mamba", "simulate", "smoke", "--run_dir", str(path), *TINY, *more]
     return subprocess.Popen(words, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_two_processes_are_one_run(tmp_path):
     cluster = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", "2"]
-    both = [_simulating(tmp_path / "two", *cluster, "--process-id", str(process)) for process in range(2)]
+    instead = tmp_path / "instead"
+    instead.mkdir()
+    (instead / "wandb.py").write_text(WANDB, encoding="utf-8")
+    both = [
+        _simulating(tmp_path / "two", *cluster, "--process-id", str(process), instead=instead) for process in range(2)
+    ]
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert "process 0 of 2" in said[0][1] and "report:" in said[0][1]
@@ -85,7 +115,9 @@ def test_two_processes_are_one_run(tmp_path):
     assert not any(word in said[1][1] for word in ("report", "rollouts", "network")), "the second process says nothing"
     run = folder.load_run(tmp_path / "two")
     assert [row["hour"] for row in run.metrics] == [2, 4, 6]
-    assert len(list((tmp_path / "two" / "wandb").glob("offline-run-*"))) == 1
+    # Every process would log to a folder of its own; only what they call shows that one does.
+    logged = (tmp_path / "said").read_text().splitlines()
+    assert logged == ["begun eval", "row 2", "row 4", "row 6", "finished 0"]
     alone = _simulating(tmp_path / "one", "--log.wandb=disabled")
     assert alone.communicate(timeout=300) and alone.returncode == 0
     found, wanted = (folder.read_arrays(tmp_path / each / simulation.FILE)["values"] for each in ("two", "one"))

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,35 +104,91 @@ def test_the_same_command_twice_is_bit_equal(finished, cache, tmp_path):
     again = tmp_path / "again"
     result = _run(again, cache)
     assert result.returncode == 0, result.stderr
-    assert (again / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    for name in ("metrics.jsonl", "interactions.npz"):
+        assert (again / name).read_bytes() == (finished / name).read_bytes()
+    one, other = (json.loads((path / "summary.json").read_text(encoding="utf-8")) for path in (again, finished))
+    assert {name for name in other if one[name] != other[name]} <= {"seconds", "provenance"}
+    saved = [
+        json.loads((path / "checkpoints" / "0000000004" / "checkpoint.json").read_text()) for path in (again, finished)
+    ]
+    assert saved[0]["digest"] == saved[1]["digest"]
     # Two folders are two runs to wandb, and no number depends on which.
     assert (again / "run_id").read_text() != (finished / "run_id").read_text()
 
 
-def test_killed_in_the_middle_and_repeated_is_bit_equal(finished, cache, tmp_path):
+def _harmed(code: str, folder: Path, cache: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """As `_run`, in a process that first carries out `code`."""
+    words = _command(folder, *overrides)
+    code = f"{code}\nfrom mamba.cli import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words[words.index("run") :]],
+        env=_environment(cache),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+# The arrays of the third checkpoint are written, what says that they are whole is not.
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+def heard(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(os.path.join(".0000000003", "checkpoint.json")):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(heard)
+"""
+WANDB_OUT_OF_ORDER = """
+import sys, types
+def raises(name):
+    raise RuntimeError("out of order")
+sys.modules["wandb"] = types.ModuleType("wandb")
+sys.modules["wandb"].__getattr__ = raises
+"""
+TERMINATED_IN_THE_SECOND_STEP = """
+import os, signal, sys
+from mamba.meta import optimise
+step = optimise.step
+def terminated(trainer, state):
+    if int(state.step) == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(trainer, state)
+optimise.step = terminated
+"""
+FULL_DISK_IN_THE_THIRD_SAVE = """
+import resource, sys
+from mamba.runs import checkpoint
+save = checkpoint.save
+def full(directory, step, *given, **named):
+    if step == 3:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return save(directory, step, *given, **named)
+checkpoint.save = full
+"""
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_killed_during_a_save_and_repeated_is_bit_equal(finished, cache, tmp_path):
     folder = tmp_path / "killed"
     overrides = ["--checkpoint.every=1", *SECOND_ORDER, "--allow-config-change"]
     # The reference has other checkpoint settings and a stage less, which must not change a single number.
-    process = subprocess.Popen(
-        _command(folder, *overrides),
-        env=_environment(cache),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metrics = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 540
-    while time.monotonic() < deadline and process.poll() is None:
-        if metrics.exists() and metrics.read_text(encoding="utf-8").count('"stage":"training"') >= 2:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
+    result = _harmed(KILLED_WHILE_SAVING, folder, cache, *overrides)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert _checkpoints(folder) == [".0000000003", "0000000001", "0000000002"]
     assert not (folder / "summary.json").exists()
-    result = _run(folder, cache, *overrides)
+    # And as if that were not enough: the newest whole one is damaged, and no call of wandb does its work.
+    arrays = max((folder / "checkpoints" / "0000000002").rglob("d/*"), key=lambda path: path.stat().st_size)
+    arrays.write_bytes(bytes(byte ^ 0x10 for byte in arrays.read_bytes()))
+    result = _harmed(WANDB_OUT_OF_ORDER, folder, cache, *overrides, "--log.wandb=offline")
     assert result.returncode == 0, result.stderr
-    assert metrics.read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    warnings = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert len(warnings) == 2, result.stderr
+    assert "checkpoint 0000000002 is damaged" in warnings[0] and "going back to 0000000001" in warnings[0]
+    assert "wandb failed and is left out from here on" in warnings[1]
+    assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     assert "second_order" in load_run(folder).summary["stages"]
     assert "Missed by the one-step view" in (folder / "report" / "index.html").read_text(encoding="utf-8")
 
@@ -155,28 +210,23 @@ def test_another_configuration_is_refused_and_nothing_is_lost(finished, cache):
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_termination_signal_stops_in_good_order(finished, cache, tmp_path):
+def test_a_termination_signal_saves_within_one_chunk_and_a_full_disk_takes_nothing_away(finished, cache, tmp_path):
     folder = tmp_path / "stopped"
-    process = subprocess.Popen(
-        _command(folder),
-        env=_environment(cache),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    metrics = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 540
-    while time.monotonic() < deadline and process.poll() is None:
-        if metrics.exists() and metrics.read_text(encoding="utf-8").count('"stage":"training"') >= 1:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, told = process.communicate()
-    assert process.returncode == 0, told
-    result = _run(folder, cache)
+    result = _harmed(TERMINATED_IN_THE_SECOND_STEP, folder, cache)
     assert result.returncode == 0, result.stderr
-    assert metrics.read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert "stopped in good order; the same command continues" in result.stderr
+    # The step it came in was finished and saved, though no checkpoint was due, and none was begun after it.
+    assert [row["stage"] for row in load_run(folder).metrics] == ["interactions", "training", "training"]
+    assert _checkpoints(folder) == ["0000000002"] and not (folder / "summary.json").exists()
+    overrides = ["--checkpoint.every=1", "--allow-config-change"]
+    result = _harmed(FULL_DISK_IN_THE_THIRD_SAVE, folder, cache, *overrides)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("mamba-eco:")]
+    assert len(lines) == 1 and "0000000003: cannot be written (File too large); make room" in lines[0], result.stderr
+    assert _checkpoints(folder) == ["0000000002"] and not (folder / "summary.json").exists()
+    result = _run(folder, cache, *overrides)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(

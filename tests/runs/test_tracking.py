@@ -195,6 +195,63 @@ def test_any_failure_is_one_warning(
     assert run.rows == 2 and said.count("warning") == 1 and "disk full" in said
 
 
+class OutOfOrder:
+    """Instead of wandb and of all that it gives: remembers what is called by its path, and fails where it is told to."""
+
+    def __init__(self, calls: list[str], fails: str, name: str = "") -> None:
+        self._calls, self._fails, self._name = calls, fails, name
+
+    def __getattr__(self, name: str) -> "OutOfOrder":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return OutOfOrder(self._calls, self._fails, f"{self._name}.{name}".lstrip("."))
+
+    def __call__(self, *arguments: Any, **named: Any) -> "OutOfOrder":
+        self._calls.append(self._name)
+        if self._name == self._fails:
+            raise RuntimeError(f"{self._name} is out of order")
+        return self
+
+    def __contains__(self, name: str) -> bool:
+        return True  # `Settings.model_fields` has everything
+
+    def __int__(self) -> int:
+        return 0
+
+
+EVERY_CALL = (
+    "Settings", "init", "init.define_metric", "init.log", "Plotly", "Table", "Artifact", "Artifact.add_file",
+    "init.log_artifact", "init.summary.update", "init.finish",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fails", ["none", "import", *EVERY_CALL])
+def test_whatever_call_of_wandb_fails_nothing_is_raised_and_it_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: str
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setitem(sys.modules, "wandb", None if fails == "import" else OutOfOrder(calls, fails))
+    before = dict(os.environ)
+    (tmp_path / "x.npz").write_bytes(b"arrays")
+    tracker = tracking.start(LogConfig(), run_dir=tmp_path, run_id="x", config=to_mapping(CONFIG), name="x")
+    for step, row in enumerate(ROWS):
+        tracker.log(step, row)
+    tracker.log_matrix(3, "interactions/polarisation", ["a", "b"], np.zeros((2, 2)))
+    tracker.log_figure(3, "interactions/polarisation/matrix", {})
+    tracker.log_table(3, "interactions/all", ["a"], [[1.0]])
+    tracker.artifact(tmp_path / "x.npz", "x", "interactions")
+    tracker.finish({"done": 1})
+    said = " ".join(capsys.readouterr().err.split())
+    assert dict(os.environ) == before  # also where nothing is logged to the end
+    if fails == "none":
+        # All calls there are: one that is added has to fail here, too.
+        assert said == "" and set(calls) == set(EVERY_CALL)
+        return
+    assert said.count("warning") == 1 and "the run folder has everything" in said
+    if fails != "import":
+        assert f"({fails} is out of order)" in said and calls[-1] == fails  # nothing is called after it
+
+
 def test_names_and_pairs() -> None:
     assert tracking.metric_name("perf/steps per s!") == "perf/steps_per_s_" and tracking.metric_name("1st") == "_1st"
     labels = [f"a{i}" for i in range(9)]

@@ -19,6 +19,7 @@ from mamba.runs.sweeps.groups import Group, stacked
 from mamba.runs.sweeps.outcomes import Member
 
 _POPULATIONS = 0.2  # of the free memory that the populations of one slab may take
+_SHOWN = 8  # members of a group that an error lists
 
 
 class Batch(NamedTuple):
@@ -97,21 +98,28 @@ Programs = dict[Any, Fitted]  # what was compiled, for plans to come
 def evaluator(of: Plan, *, per_batch: int, programs: Programs | None = None) -> Callable[[int], Fitted]:
     """`slab -> evaluate`; one compiled program runs the members of all slabs, and of other plans that it fits."""
     config = of.group.members[0].config
+    seeds = config.simulation.seeds
 
     def inputs(slab: int) -> eco.Inputs:
         people = stacked([of.group.populations[home] for home in of.slabs[slab]])
         return eco.inputs(of.group.ecosystem, placement.placed(people, of.group.ecosystem.sizes.users))
 
+    def remedy(fewer: int) -> str:
+        if per_batch > 1:
+            return f"--members-per-batch={max(1, min(per_batch // 2, fewer // seeds))}"
+        return f"--simulation.seeds={fewer}, or fewer scenario.users: no batch is smaller than one member"
+
     which = (of.group.program, len(of.slabs[0]), per_batch)
     if programs is not None and which in programs:
-        made = programs[which].on(inputs(0))
+        made = programs[which].on(inputs(0), who=who(of.group))
     else:
         made = simulation.evaluator(
             of.group.ecosystem,
             inputs(0),
             config,
-            chunk=per_batch * config.simulation.seeds,
-            remedy=lambda fewer: f"--members-per-batch={max(1, fewer // config.simulation.seeds)}",
+            chunk=per_batch * seeds,
+            remedy=remedy,
+            who=who(of.group),
         )
         if programs is not None:
             programs[which] = made
@@ -124,6 +132,14 @@ def evaluator(of: Plan, *, per_batch: int, programs: Programs | None = None) -> 
         return held[slab]
 
     return of_slab
+
+
+def who(group: Group) -> str:
+    """A compile group in words: who is in it, as a dry run lists them."""
+    numbers = [member.number for member in group.members]
+    shown = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
+    members = f"member {shown}" if len(numbers) == 1 else f"members {shown}"
+    return f"the compile group of {members} ({len(numbers)} in all, {group.ecosystem.sizes.users} users)"
 
 
 def joined(batch: Batch, group: Group) -> mem.Members:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -51,8 +53,9 @@ def made(*, job="simulate", **changed):
 THREE = sweep.Options(per_batch=3)
 
 
-def ran(path, of, *, options=THREE, shared=()):
-    return sweep.sweep(of, path, options=options, shared=shared, command="mamba-eco sweep made.yaml")
+def ran(path, of, *, options=THREE, shared=(), changed=False):
+    command = "mamba-eco sweep made.yaml"
+    return sweep.sweep(of, path, options=options, shared=shared, command=command, allow_config_change=changed)
 
 
 def values_of(path):
@@ -101,25 +104,37 @@ def test_a_member_alone_gives_bit_for_bit_what_it_gave_in_the_sweep(swept, tmp_p
     np.testing.assert_array_equal(alone, values_of(swept.path)[5])
 
 
-def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp_path, monkeypatch):
-    stops = iter([False, True])
-    whole = batches.run
+def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "made"
+    write = folder.write_arrays
 
-    def stopped(of, **arguments):
-        return whole(of, **{**arguments, "stop": lambda: next(stops)})
+    def signalled(path, arrays):
+        write(path, arrays)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(batches, "run", stopped)
-    assert ran(tmp_path / "made", swept.spec)["finished"] is False
-    assert len(list((tmp_path / "made" / sweep.PARTS).iterdir())) == 1
-    monkeypatch.setattr(batches, "run", whole)
-    shown = []
-    monkeypatch.setattr(sweep.progress, "say", shown.append)
-    assert ran(tmp_path / "made", swept.spec)["finished"] is True
-    assert any("3 are done" in text for text in shown)
+    monkeypatch.setattr(folder, "write_arrays", signalled)
+    assert ran(place, swept.spec)["finished"] is False
+    # The batch in which the signal came is kept, the next one is not begun.
+    assert len(list((place / sweep.PARTS).iterdir())) == 1
+    # Then the disk is full at the next batch.
+    monkeypatch.setattr(folder, "write_arrays", lambda path, arrays: write(path.parent / "file" / path.name, arrays))
+    (place / sweep.PARTS / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written \(File exists\); make room"):
+        ran(place, swept.spec)
+    (place / sweep.PARTS / "file").unlink()
+    assert len(list((place / sweep.PARTS).iterdir())) == 1
+    # Then no call of wandb does its work.
+    monkeypatch.setattr(folder, "write_arrays", write)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    capsys.readouterr()
+    assert ran(place, swept.spec, shared=["log.wandb=offline"], changed=True)["finished"] is True
+    said = capsys.readouterr().err
+    # The sweep and its best member, a run of its own, each say it once.
+    assert "3 are done" in said and said.count("warning: wandb failed and is left out from here on") == 2
     for name in (sweep.TABLE, folder.METRICS):
-        assert (tmp_path / "made" / name).read_text() == (swept.path / name).read_text()
+        assert (place / name).read_text().replace(" --log.wandb=offline", "") == (swept.path / name).read_text()
     for number, values in values_of(swept.path).items():
-        np.testing.assert_array_equal(values_of(tmp_path / "made")[number], values)
+        np.testing.assert_array_equal(values_of(place)[number], values)
 
 
 def test_a_damaged_batch_is_run_again(swept, tmp_path):
@@ -213,17 +228,42 @@ def test_a_member_that_is_not_finite_is_frozen_and_leaves_the_others_bit_equal(s
     assert "1 member left the finite numbers" in page
 
 
-def test_out_of_memory_names_what_is_needed_and_the_batch_to_try(tmp_path, monkeypatch):
-    def full(*arguments, **named):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.")
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes."
 
-    monkeypatch.setattr(
-        batches.simulation.Fitted, "compiled", lambda self, members: SimpleNamespace(run=full, chunk=6, bytes=2**33)
-    )
-    with pytest.raises(
-        UserError, match=r"out of memory: 6 rollouts at a time need about 8.0 GiB; try --members-per-batch=1"
-    ):
-        ran(tmp_path / "made", made())
+
+def _full(*arguments, **named):
+    raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("per_batch", "chunk", "words"),
+    [
+        (3, 6, "6 rollouts at a time of {group} need about 8.0 GiB; try --members-per-batch=1"),
+        (8, 16, "16 rollouts at a time of {group} need about 8.0 GiB; try --members-per-batch=4"),
+        (1, 2 * jax.local_device_count(), "try --simulation.seeds={half}, or fewer scenario.users"),
+        (1, jax.local_device_count(), "try fewer scenario.users"),
+    ],
+)
+def test_out_of_memory_names_the_group_and_the_batch_to_try(tmp_path, monkeypatch, per_batch, chunk, words):
+    def compiled(fitted, members):
+        if "members 0, 1, 4, 5 " in fitted._who:  # this group fits
+            return SimpleNamespace(run=lambda *given: np.zeros((16, 4, len(NAMES) + 3)), chunk=16, bytes=1)
+        return SimpleNamespace(run=_full, chunk=chunk, bytes=2**33)
+
+    monkeypatch.setattr(batches.simulation.Fitted, "compiled", compiled)
+    of = made(parameters={"seed": {"values": [0, 1]}, "steps": {"values": [4, 6]}, "name": {"values": ["a", "b"]}})
+    with pytest.raises(UserError) as error:
+        ran(tmp_path / "made", of, options=sweep.Options(per_batch=per_batch))
+    group = "the compile group of members 2, 3, 6, 7 (4 in all, 60 users)"
+    assert words.format(group=group, half=chunk // 2) in str(error.value) and group in str(error.value)
+    assert set(sweep._known(tmp_path / "made")) == {0, 1, 4, 5}  # and what was done is kept
+
+
+def test_a_program_that_does_not_fit_names_the_group_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches.mem, "compiled", _full)
+    words = r"9 rollouts at a time of the compile group of member 0 \(1 in all, 60 users\) do not fit; try --members"
+    with pytest.raises(UserError, match=f"out of memory: {words}"):
+        ran(tmp_path / "made", made(parameters={"simulation.seeds": {"value": 3}}))  # three members, if there were
 
 
 def test_the_page_of_a_sweep_lists_members_and_their_commands(swept):
