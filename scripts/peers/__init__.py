@@ -184,7 +184,9 @@ def own_environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def install(peer: Peer, folder: Path, *, requirements: Path = HERE / "requirements", limit: float = INSTALL_LIMIT) -> Path:
+def install(
+    peer: Peer, folder: Path, *, requirements: Path = HERE / "requirements", limit: float = INSTALL_LIMIT
+) -> Path:
     """Makes the environment of a peer, or takes the one that is there and complete.
 
     Args:
@@ -308,7 +310,18 @@ def compare(
 # ---- printing
 # -------------------------------------------------------------------------------------------------------------
 
-HEAD = ["peer", "version", "work", "users", "steps", "u-s/CPU-s", "u-s/wall s", "mamba's whole step", "checked", "first s"]
+HEAD = [
+    "peer",
+    "version",
+    "work",
+    "users",
+    "steps",
+    "u-s/CPU-s",
+    "u-s/wall s",
+    "mamba's whole step",
+    "checked",
+    "first s",
+]
 
 
 def amount(value: float) -> str:

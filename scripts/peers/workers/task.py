@@ -59,7 +59,9 @@ def load(path: Path) -> Task:
         return Task(**{name: value if value.ndim else value.item() for name, value in file.items()})
 
 
-def work(task: Task, answers: Path, *, name: str, call: Callable[[], Sequence[float] | np.ndarray]) -> dict[str, object]:
+def work(
+    task: Task, answers: Path, *, name: str, call: Callable[[], Sequence[float] | np.ndarray]
+) -> dict[str, object]:
     """Measures one work.
 
     The first call is not counted; its opinions [U] are kept for the check. The fastest of the others counts, at least two
