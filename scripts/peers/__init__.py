@@ -4,8 +4,8 @@ Each peer lives in a virtual environment of its own, made from `requirements/PEE
 `workers/run_PEER.py`, whose docstring says exactly which work that is; mamba and scipy are measured in the same way by the
 Python that runs this. Where two do the same deterministic work, the same opinions must come out.
 
-No peer does all that a step of mamba does, so a ratio is mamba's whole step over *less* work (or, for `posting`, over other
-work): `WORKS` says which, and is printed under the table.
+Two ratios: of mamba doing the same work, where its step can be cut down to it, and of mamba's whole step, which does more than
+any of the others (`posting` is another model): `WORKS` says which, and is printed under the table. Compiling is not in them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from task import Task, save  # noqa: E402  it must be found from a worker's own 
 
 sys.path.remove(str(HERE / "workers"))
 
-DATASET = "twitch_engb"
+FOLLOWEES = 16  # kept of each user's on the network, as a scenario keeps them
+CANDIDATES = 16
 SECONDS = 10.0  # of CPU time for repeats of one work
 INSTALL_LIMIT = 900.0  # seconds on the wall
 WORK_LIMIT = 600.0
@@ -36,8 +37,8 @@ TOLERANCE = 1e-4  # of an opinion in [-1, 1]; some work in single precision
 
 WORKS = {
     "joint": "mamba's whole step: posts, 16 candidates, ranking, scrolling, clicks, reshares, all user states, learning",
-    "feed": "16 posts of followees, one chosen by softmax, opinion moves: less than a step of mamba",
-    "opinions": "opinion averaged over all followees (Friedkin-Johnsen), no posts, no choice: far less than a step of mamba",
+    "feed": "16 posts of followees, one chosen by softmax, opinion moves: less than mamba's whole step",
+    "opinions": "opinions averaged over all followees (Friedkin-Johnsen), the same numbers come out: far less than that step",
     "posting": "one post handed to all followers, whose opinions move; no ranking, no choice: another model",
 }
 
@@ -86,8 +87,9 @@ class Measured:
         first_s: CPU-seconds of the first call, which may compile; it is not counted.
         per_cpu_s: user-steps per CPU-second of the process, all its threads.
         per_wall_s: user-steps per second on the wall.
-        ratio: mamba's `per_cpu_s` over this one's; None where mamba was not measured.
-        same: whether the opinions are those of the reference; None for works that draw at random.
+        same_work: mamba's `per_cpu_s` at the same work over this one's; None where mamba has no figure for it.
+        whole_step: likewise of mamba's work `joint`.
+        agrees: whether the opinions are those of the reference; None for works that draw at random.
         skipped: the reason, else empty.
     """
 
@@ -99,8 +101,9 @@ class Measured:
     first_s: float = 0.0
     per_cpu_s: float = 0.0
     per_wall_s: float = 0.0
-    ratio: float | None = None
-    same: bool | None = None
+    same_work: float | None = None
+    whole_step: float | None = None
+    agrees: bool | None = None
     skipped: str = ""
 
 
@@ -109,24 +112,31 @@ class Measured:
 
 
 def make_task(users: int = 0, *, steps: int = 50, seconds: float = SECONDS) -> Task:
-    """The packaged Twitch network, or a connected part of it as `scenario.users` takes it, and innate opinions on one topic."""
-    from mamba import datasets
+    """The network and the innate opinions on the first topic of the default scenario: Twitch, or a connected part of it."""
+    from mamba.scenarios import populations
+    from mamba.scenarios.settings import ScenarioConfig
+    from mamba.world import network
 
-    whole = datasets.load(DATASET)
-    part = datasets.part(whole, users, seed=0) if 0 < users < whole.n_users else whole
-    innate = np.clip(np.random.default_rng(0).normal(0.0, 0.5, part.n_users), -1.0, 1.0)
-    return Task(DATASET, part.n_users, steps, seconds, 16, 0.1, part.edges, innate)
+    scenario = populations.load(ScenarioConfig(users=users, followees=FOLLOWEES), seed=0)
+    people = scenario.population
+    return Task(
+        users=scenario.sizes.users,
+        steps=steps,
+        seconds=seconds,
+        candidates=CANDIDATES,
+        followees=FOLLOWEES,
+        edges=network.edge_list(people.followees, people.weight),
+        innate=np.asarray(people.innate[0], np.float64),
+    )
 
 
 def reference(task: Task) -> np.ndarray:
     """Opinions [U] at the end of the work `opinions`."""
     reader, source = task.edges.T
-    degree = np.bincount(reader, minlength=task.users)
     opinion = task.innate
     for _ in range(task.steps):
-        mean = np.bincount(reader, weights=opinion[source], minlength=task.users) / np.maximum(degree, 1)
-        moved = (1.0 - task.stubbornness) * mean + task.stubbornness * task.innate
-        opinion = np.where(degree > 0, moved, opinion)
+        heard = np.bincount(reader, weights=opinion[source], minlength=task.users)
+        opinion = (heard + task.innate) / (task.degree() + 1)
     return opinion
 
 
@@ -272,7 +282,7 @@ def measure(peer: Peer, task: Task, folder: Path, *, limit: float = WORK_LIMIT) 
             for each in found:
                 if (each.users, each.steps) != (task.users, task.steps):
                     raise UnusableError(f"does other work: {each.users:,} users and {each.steps} steps")
-            return [replace(each, same=check(task, each.work, np.load(place / f"{each.work}.npy"))) for each in found]
+            return [replace(each, agrees=check(task, each.work, np.load(place / f"{each.work}.npy"))) for each in found]
     except UnusableError as reason:
         return [Measured(peer.name, skipped=str(reason))]
 
@@ -293,16 +303,21 @@ def compare(
         tell: called with each row as soon as it is there.
 
     Returns:
-        mamba's row, then those of the peers with mamba's ratio to them.
+        mamba's rows, then those of the peers with mamba's ratios to them.
     """
     with tempfile.TemporaryDirectory() as thrown_away:
         place = folder or Path(thrown_away)
         rows = measure(OURS, task, place)
-        own = rows[0].per_cpu_s
-        tell(rows[0])
+        own = {row.work: row.per_cpu_s for row in rows if not row.skipped}
+        for row in rows:
+            tell(row)
+
+        def ratio(row: Measured, work: str) -> float | None:
+            return None if row.skipped or work not in own else own[work] / row.per_cpu_s
+
         for name in names:
             for row in measure(PEERS[name], task, place):
-                rows.append(replace(row, ratio=own / row.per_cpu_s) if own and not row.skipped else row)
+                rows.append(replace(row, same_work=ratio(row, row.work), whole_step=ratio(row, "joint")))
                 tell(rows[-1])
     return rows
 
@@ -316,11 +331,12 @@ HEAD = [
     "work",
     "users",
     "steps",
-    "u-s/CPU-s",
-    "u-s/wall s",
-    "mamba's whole step",
-    "checked",
-    "first s",
+    "user-steps/CPU-s",
+    "/s on the wall",
+    "mamba, same work",
+    "mamba, whole step",
+    "opinions",
+    "first call s",
 ]
 
 
@@ -339,8 +355,8 @@ def cells(row: Measured) -> list[str]:
         str(row.steps),
         amount(row.per_cpu_s),
         amount(row.per_wall_s),
-        "" if row.ratio is None else f"{row.ratio:.3g}x",
-        {True: "same opinions", False: "", None: "in range"}[row.same],
+        *("" if ratio is None else f"{float(f'{ratio:.2g}'):,g}x" for ratio in (row.same_work, row.whole_step)),
+        "the same" if row.agrees else "in range",
         f"{row.first_s:.1f}",
     ]
 

@@ -21,22 +21,19 @@ PATH = "agents/users/opinion"
 def transition(task: Task) -> type[SubstepTransition]:
     """The transition of a task."""
     reader, source = task.edges.T
-    degree = np.bincount(reader, minlength=task.users)
+    weight = (1.0 - task.stubbornness()) / np.maximum(task.degree(), 1)
     mean = torch.sparse_coo_tensor(
         torch.tensor(np.stack([reader, source]).astype(np.int64)),
-        torch.tensor((1.0 - task.stubbornness) / degree[reader], dtype=torch.float32),
+        torch.tensor(weight[reader], dtype=torch.float32),
         (task.users, task.users),
     ).to_sparse_csr()
-    alone = torch.tensor(degree == 0)[:, None]
-    innate = torch.tensor(task.innate, dtype=torch.float32)[:, None]
+    anchor = torch.tensor(task.stubbornness() * task.innate, dtype=torch.float32)[:, None]
 
     class Average(SubstepTransition):
         """Opinions [U, 1] after a step."""
 
         def forward(self, state, action):
-            opinion = state["agents"]["users"]["opinion"]
-            moved = mean @ opinion + task.stubbornness * innate
-            return {"opinion": torch.where(alone, opinion, moved)}
+            return {"opinion": mean @ state["agents"]["users"]["opinion"] + anchor}
 
     return Average
 

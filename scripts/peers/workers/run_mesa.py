@@ -19,10 +19,11 @@ RATE = 0.1  # of moving towards a chosen post
 
 
 class User(mesa.Agent):
-    """A user: innate opinion, opinion, the opinion it is about to have, and whom it follows."""
+    """A user: innate opinion, stubbornness, opinion, the opinion it is about to have, and whom it follows."""
 
-    def __init__(self, model: mesa.Model, innate: float) -> None:
+    def __init__(self, model: mesa.Model, innate: float, stubbornness: float) -> None:
         super().__init__(model)
+        self.stubbornness = stubbornness
         self.innate = self.opinion = self.coming = innate
         self.follows: list[User] = []
 
@@ -30,7 +31,7 @@ class User(mesa.Agent):
         """Averages over whom it follows."""
         if self.follows:
             mean = sum(friend.opinion for friend in self.follows) / len(self.follows)
-            self.coming = (1.0 - self.model.stubbornness) * mean + self.model.stubbornness * self.innate
+            self.coming = (1.0 - self.stubbornness) * mean + self.stubbornness * self.innate
 
     def move(self) -> None:
         """Takes the opinion it is about to have."""
@@ -51,8 +52,9 @@ class Platform(mesa.Model):
 
     def __init__(self, task: Task) -> None:
         super().__init__(seed=0)
-        self.stubbornness, self.candidates = task.stubbornness, task.candidates
-        users = [User(self, innate) for innate in task.innate.tolist()]
+        self.candidates = task.candidates
+        people = zip(task.innate.tolist(), task.stubbornness().tolist(), strict=True)
+        users = [User(self, innate, stubbornness) for innate, stubbornness in people]
         for user, sources in zip(users, task.sources(), strict=True):
             user.follows = [users[source] for source in sources]
 

@@ -24,8 +24,8 @@ def measure(task: Task, answers: Path) -> list[dict[str, object]]:
     graph.add_edges_from(task.edges[:, ::-1].tolist())
     model = FJModel(graph)
     config = Configuration()
-    for user in range(task.users):
-        config.add_node_configuration("stubbornness", user, task.stubbornness)
+    for user, stubbornness in enumerate(task.stubbornness().tolist()):
+        config.add_node_configuration("stubbornness", user, stubbornness)
     model.set_initial_status(config)
     innate = dict(enumerate(task.innate.tolist()))
     model.initial_status = innate

@@ -21,24 +21,30 @@ class Task:
     """The same for every peer.
 
     Attributes:
-        dataset: name of the packaged network.
         users: U.
         steps: T of one call.
         seconds: of CPU time that a worker may spend on repeats of one work.
         candidates: C, posts a user looks at in the work `feed`.
-        stubbornness: weight of the innate opinion in the work `opinions`, in [0, 1].
+        followees: K, at most so many are followed by anybody.
         edges: follows [E, 2], rows (reader, source), without loops.
         innate: innate opinions [U] in [-1, 1].
     """
 
-    dataset: str
     users: int
     steps: int
     seconds: float
     candidates: int
-    stubbornness: float
+    followees: int
     edges: np.ndarray
     innate: np.ndarray
+
+    def degree(self) -> np.ndarray:
+        """How many each user follows, [U]."""
+        return np.bincount(self.edges[:, 0], minlength=self.users)
+
+    def stubbornness(self) -> np.ndarray:
+        """Weight of the innate opinion in the work `opinions`, [U]: that of one followee more."""
+        return 1.0 / (1.0 + self.degree())
 
     def sources(self) -> list[list[int]]:
         """Whom each user follows."""
