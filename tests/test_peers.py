@@ -19,8 +19,8 @@ def peers():
         yield importlib.import_module("peers")
     finally:
         sys.path.remove(str(SCRIPTS))
-        for name in ("peers", "task"):
-            sys.modules.pop(name, None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "peers"]:
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def printed(**changes):
 
 def test_a_task_survives_its_file(peers, task, tmp_path):
     peers.save(task, tmp_path / "task.npz")
-    again = sys.modules["task"].load(tmp_path / "task.npz")
+    again = importlib.import_module("peers.workers.task").load(tmp_path / "task.npz")
     assert (again.users, again.steps, again.followees) == (60, 3, 16)
     np.testing.assert_array_equal(again.edges, task.edges)
     assert [len(sources) for sources in again.sources()] == task.degree().tolist()

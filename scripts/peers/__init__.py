@@ -22,12 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from peers.workers.task import Task, save
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "workers"))
-from task import Task, save  # noqa: E402  it must be found from a worker's own folder, too
-
-sys.path.remove(str(HERE / "workers"))
-
 FOLLOWEES = 16  # kept of each user's on the network, as a scenario keeps them
 CANDIDATES = 16
 SECONDS = 10.0  # of CPU time for repeats of one work
