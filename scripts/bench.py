@@ -871,23 +871,24 @@ def compile_table(rows: Sequence[Compile]) -> str:
     return table(head, body)
 
 
-def beside_peers(names: Sequence[str], users: int, steps: int, *, environments: Path | None) -> list[dict[str, Any]]:
-    """Measures mamba and peers, prints the table and returns its rows; see `peers/__init__.py`."""
+def peers_module() -> Any:
+    """The folder `peers` beside this file, imported only where it is asked for."""
     folder = str(Path(__file__).resolve().parent)
     if folder not in sys.path:  # it is there where this file is run, but not where it is loaded by its path
         sys.path.insert(0, folder)
     import peers
 
-    unknown = sorted(set(names) - set(peers.PEERS))
-    if unknown:
-        raise SystemExit(f"--peers: no peer is called {', '.join(unknown)}; known: {', '.join(peers.PEERS)}")
+    return peers
+
+
+def beside_peers(names: Sequence[str], users: int, steps: int, *, environments: Path | None) -> list[dict[str, Any]]:
+    """Measures mamba and peers, prints the table and returns its rows; see `peers/__init__.py`."""
+    peers = peers_module()
 
     def tell(row: Any) -> None:
         print(f"skipped {row.peer}" if row.skipped else f"{row.peer}, {row.work}: done", flush=True)
 
-    rows = peers.compare(
-        names or tuple(peers.PEERS), peers.make_task(users, steps=steps), folder=environments, tell=tell
-    )
+    rows = peers.compare(names, peers.make_task(users, steps=steps), folder=environments, tell=tell)
     print(f"\n{peers.text(rows, table)}\n")
     return peers.plain(rows)
 
@@ -915,6 +916,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="1,000 users, fewer parts")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures")
     options = parser.parse_args(arguments)
+    if options.peers is not None:
+        known = tuple(peers_module().PEERS)
+        options.peers = options.peers or known
+        unknown = sorted(set(options.peers) - set(known))
+        if unknown:
+            parser.error(f"--peers: no peer is called {', '.join(unknown)}; known: {', '.join(known)}")
     # Times of compilation are those of a first run.
     jax.config.update("jax_enable_compilation_cache", False)
     use_all_cores()  # the factorial is spread over them; everything else runs on the first
@@ -964,6 +971,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if "compile" in parts:
         for count in QUICK_COMPILE_KINDS if options.quick else COMPILE_KINDS:
             programs += compiling(count)
+            print("\n".join(compile_table(programs[-2:]).splitlines()[-2:]), flush=True)
+        print()
         print(compile_table(programs), "\n", flush=True)
     beside = []
     if options.peers is not None:

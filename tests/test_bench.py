@@ -72,8 +72,16 @@ def test_peers_alone_run_no_other_part(bench, tmp_path, capsys, monkeypatch):
         bench.main(["--peers", "--quick"])
     finally:
         jax.config.update("jax_enable_compilation_cache", cache)
-    assert asked == [(["mesa"], 0, 3), ([], 1000, 50)]  # 0 users: the whole network
+    everyone = tuple(bench.peers_module().PEERS)
+    assert asked == [(["mesa"], 0, 3), (everyone, 1000, 50)]  # 0 users: the whole network
     assert "user-steps/s" not in capsys.readouterr().out
+
+
+def test_an_unknown_peer_is_refused_before_anything_is_measured(bench, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--peers", "nobody"])
+    said = capsys.readouterr()
+    assert "no peer is called nobody; known: ndlib" in said.err and said.out == ""
 
 
 @pytest.mark.slow
