@@ -1,6 +1,6 @@
 """How fast mamba runs on this machine, beside targets, published peers and the machine's own limit.
 
-    python scripts/bench.py                        everything, about twenty-five minutes on two CPU cores
+    python scripts/bench.py                        everything but peers, half an hour on two CPU cores
     python scripts/bench.py --quick                1,000 users, no memory table: about five minutes
     python scripts/bench.py --cases compile        seconds to trace and to compile, by number of kinds
     python scripts/bench.py --peers                peers from PyPI, each in an environment of its own, on one network
