@@ -1,7 +1,9 @@
 """How fast mamba runs on this machine, beside targets, published peers and the machine's own limit.
 
-    python scripts/bench.py                        everything, about twenty minutes on two CPU cores
-    python scripts/bench.py --quick                1,000 users, no memory table: about three minutes
+    python scripts/bench.py                        everything but peers, half an hour on two CPU cores
+    python scripts/bench.py --quick                1,000 users, no memory table: about five minutes
+    python scripts/bench.py --cases compile        seconds to trace and to compile, by number of kinds
+    python scripts/bench.py --peers                peers from PyPI, each in an environment of its own, on one network
     python scripts/bench.py --users 10000 --json bench.json
     taskset -c 1 python scripts/bench.py           one core: steadier where others use the machine too
 
@@ -18,8 +20,11 @@ import argparse
 import json
 import os
 import platform
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from mamba import ecosystem as eco
 from mamba import members as mem
@@ -64,6 +70,8 @@ CPU_BLOCK = 1024  # users served at once beyond BLOCK_FROM users: less memory, a
 BLOCK_FROM = 131072
 GRADIENT_STEPS = 16
 MEMORY_STEPS = (16, 64, 256)
+COMPILE_KINDS = (1, 2, 4, 8)
+QUICK_COMPILE_KINDS = (1, 2)
 
 CASES: dict[str, tuple[str, Mode]] = {
     "one recommender, sampled": ("one", "sampled"),
@@ -73,7 +81,10 @@ CASES: dict[str, tuple[str, Mode]] = {
 TARGETS = {"one recommender, sampled": 500e3, "eight kinds, sampled": 150e3}
 GRADIENT_TARGET = 6.0  # times the expected forward pass
 COMPILE_TARGET = 60.0  # seconds for the gradient
-PEERS = {"RecSim NG": "44-110k", "T-RECS": "0.6-0.9k"}  # user-steps per CPU-second of a recommender loop on such a CPU
+PUBLISHED = {
+    "RecSim NG": "44-110k",
+    "T-RECS": "0.6-0.9k",
+}  # user-steps per CPU-second of a recommender loop on such a CPU
 
 
 @dataclass(frozen=True)
@@ -225,6 +236,37 @@ class Front:
     volume_apart_error: float
 
 
+@dataclass(frozen=True)
+class Compile:
+    """What it takes until a program of some kinds can run: the first k of `KINDS`.
+
+    Attributes:
+        program: `forward, sampled` or `gradient` (of the expected mode).
+        kinds: k.
+        users: U.
+        steps: T, which the program's size does not depend on.
+        trace_cpu_s: CPU-seconds to trace and lower, with nothing traced before.
+        trace_wall_s: likewise on the wall.
+        compile_cpu_s: CPU-seconds to compile, all threads, with nothing compiled before.
+        compile_wall_s: likewise on the wall.
+        warm_cpu_s: CPU-seconds instead of `compile_cpu_s` where the persistent cache has the program. It is traced all the same.
+        warm_wall_s: likewise on the wall.
+        instructions: of the compiled program's HLO, those within fusions and loops included.
+    """
+
+    program: str
+    kinds: int
+    users: int
+    steps: int
+    trace_cpu_s: float
+    trace_wall_s: float
+    compile_cpu_s: float
+    compile_wall_s: float
+    warm_cpu_s: float
+    warm_wall_s: float
+    instructions: int
+
+
 def machine() -> dict[str, str | int]:
     """Facts about the machine and the versions."""
     model = platform.processor() or platform.machine()
@@ -286,11 +328,16 @@ def default_block(users: int) -> int:
 
 def ecosystem(which: str, users: int, block: int, **sizes: int) -> eco.Ecosystem:
     """One engagement recommender (`one`) or all of `KINDS` (`all`), with 16 candidates in all."""
-    if which == "one":
+    return of_kinds((), users, block, **sizes) if which == "one" else of_kinds(KINDS, users, block, **sizes)
+
+
+def of_kinds(kinds: Sequence[str], users: int, block: int, **sizes: int) -> eco.Ecosystem:
+    """Algorithms of some kinds, or one engagement recommender where there are none, with 16 candidates in all."""
+    if not kinds:
         algorithms, proposed = {"home": registry.make("engagement", proposals=4)}, 4
     else:
-        algorithms = {kind: registry.make(kind) for kind in KINDS}
-        proposed = sum(getattr(registry.KINDS[kind].config(), "proposals", 0) for kind in KINDS)
+        algorithms = {kind: registry.make(kind) for kind in kinds}
+        proposed = sum(getattr(registry.KINDS[kind].config(), "proposals", 0) for kind in kinds)
     return eco.make(
         algorithms,
         sizes=Sizes(
@@ -398,6 +445,75 @@ def memory(steps: Sequence[int] = MEMORY_STEPS, users: int = 256) -> list[dict[s
             )
             size = made.memory_analysis().temp_size_in_bytes
             rows.append({"kept": name, "steps": length, "users": users, "bytes": size, "bytes_per_user": size / users})
+    return rows
+
+
+@contextmanager
+def persistent_cache(folder: str | None) -> Iterator[None]:
+    """Programs are kept in a folder, whatever they took to compile, or nowhere."""
+    names = (
+        "jax_enable_compilation_cache",
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    before = [getattr(jax.config, name) for name in names]
+
+    def use(values: Sequence[Any]) -> None:
+        for name, value in zip(names, values, strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # it reads the folder's name once
+
+    use((folder is not None, folder, 0.0, -1))
+    try:
+        yield
+    finally:
+        use(before)
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """The result of a call, its CPU-seconds and its seconds on the wall."""
+    start, wall = time.process_time(), time.perf_counter()
+    result = call()
+    return result, time.process_time() - start, time.perf_counter() - wall
+
+
+def compiling(kinds: int, *, users: int = 1000, steps: int = GRADIENT_STEPS) -> list[Compile]:
+    """Measures tracing and compiling of the forward pass and of the gradient of the first kinds."""
+    built = of_kinds(KINDS[:kinds], users, 0)
+    given = eco.inputs(built, generated(built.sizes))
+    # Shapes are enough to compile, and a state of the right shape needs no program of its own.
+    state = jax.eval_shape(lambda given: rollout(built, given, key=jax.random.key(0), steps=1)[0], given)
+    programs = {"forward, sampled": forward(built, steps, "sampled"), "gradient": gradient(built, steps)}
+    rows = []
+    for name, program in programs.items():
+
+        def trace(program: Callable[..., Any] = program) -> jax.stages.Lowered:
+            jax.clear_caches()  # nothing of an earlier trace or program is left
+            return jax.jit(program).lower(given.levers, given, state)
+
+        with persistent_cache(None):
+            lowered, trace_cpu_s, trace_wall_s = timed(trace)
+            made, cpu_s, wall_s = timed(lowered.compile)
+        with tempfile.TemporaryDirectory() as folder, persistent_cache(folder):
+            trace().compile()  # fills the cache
+            _, warm_cpu_s, warm_wall_s = timed(trace().compile)
+        instructions = sum(" = " in line for line in made.as_text().splitlines())
+        rows.append(
+            Compile(
+                name,
+                kinds,
+                users,
+                steps,
+                trace_cpu_s,
+                trace_wall_s,
+                cpu_s,
+                wall_s,
+                warm_cpu_s,
+                warm_wall_s,
+                instructions,
+            )
+        )
     return rows
 
 
@@ -734,31 +850,94 @@ def memory_table(rows: Sequence[dict[str, Any]]) -> str:
     return table(["kept, per user", *(f"T = {length}" for length in steps)], body)
 
 
+def compile_table(rows: Sequence[Compile]) -> str:
+    """Tracing and compiling as text; seconds are those of CPU time, then on the wall."""
+
+    def both(cpu: float, wall: float) -> str:
+        return f"{cpu:.1f} / {wall:.1f}"
+
+    head = ["program", "kinds", "HLO instructions", "trace s, cpu / wall", "compile s", "from the cache s"]
+    body = [
+        [
+            each.program,
+            str(each.kinds),
+            f"{each.instructions:,}",
+            both(each.trace_cpu_s, each.trace_wall_s),
+            both(each.compile_cpu_s, each.compile_wall_s),
+            both(each.warm_cpu_s, each.warm_wall_s),
+        ]
+        for each in sorted(rows, key=lambda each: (each.program, each.kinds))
+    ]
+    return table(head, body)
+
+
+def peers_module() -> Any:
+    """The folder `peers` beside this file, imported only where it is asked for."""
+    folder = str(Path(__file__).resolve().parent)
+    if folder not in sys.path:  # it is there where this file is run, but not where it is loaded by its path
+        sys.path.insert(0, folder)
+    import peers
+
+    return peers
+
+
+def beside_peers(names: Sequence[str], users: int, steps: int, *, environments: Path | None) -> list[dict[str, Any]]:
+    """Measures mamba and peers, prints the table and returns its rows; see `peers/__init__.py`."""
+    peers = peers_module()
+
+    def tell(row: Any) -> None:
+        print(f"skipped {row.peer}" if row.skipped else f"{row.peer}, {row.work}: done", flush=True)
+
+    rows = peers.compare(names, peers.make_task(users, steps=steps), folder=environments, tell=tell)
+    print(f"\n{peers.text(rows, table)}\n")
+    return peers.plain(rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the benchmark, prints it and returns what `--json` writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, nargs="+", default=None, help="numbers of users (1000 10000 100000)")
     parser.add_argument("--block", type=int, nargs="+", default=None, help="users served at once; 0 is all")
     parser.add_argument(
-        "--cases", nargs="+", choices=["a", "b", "c", "d", "e", "f", "memory"], default=None, help="a part only"
+        "--cases", nargs="+", choices=[*"abcdef", "memory", "compile"], default=None, help="a part only"
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        metavar="PEER",
+        default=None,
+        help="measure peers from PyPI beside mamba (all, or some by name), and no other part that --cases does not name",
+    )
+    parser.add_argument(
+        "--environments", type=Path, default=None, help="folder that keeps the peers' environments; else thrown away"
     )
     parser.add_argument("--steps", type=int, default=50, help="steps of one call")
     parser.add_argument("--repeats", type=int, default=5, help="calls, of which the fastest counts")
-    parser.add_argument("--quick", action="store_true", help="1,000 users and no memory table")
+    parser.add_argument("--quick", action="store_true", help="1,000 users, fewer parts")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures")
     options = parser.parse_args(arguments)
+    if options.peers is not None:
+        known = tuple(peers_module().PEERS)
+        options.peers = options.peers or known
+        unknown = sorted(set(options.peers) - set(known))
+        if unknown:
+            parser.error(f"--peers: no peer is called {', '.join(unknown)}; known: {', '.join(known)}")
     # Times of compilation are those of a first run.
     jax.config.update("jax_enable_compilation_cache", False)
     use_all_cores()  # the factorial is spread over them; everything else runs on the first
 
     users = options.users or ([1000] if options.quick else [1000, 10_000, 100_000])
-    parts = options.cases or (["a", "b", "c", "d"] if options.quick else ["a", "b", "c", "d", "e", "f", "memory"])
+    parts = options.cases or ([*"abcd", "compile"] if options.quick else [*"abcdef", "memory", "compile"])
+    if options.peers is not None and options.cases is None:
+        parts = []
     facts = machine()
     for name, value in facts.items():
         print(f"{name:10s} {value}")
     bandwidth = copy_bandwidth()
     print(f"{'copy':10s} {bandwidth / 1e9:.1f} GB/s read and written; {FLOOR_BYTES / 1e3:g} kB a user-step at least")
-    print(f"{'peers':10s} {'; '.join(f'{name} {rate} user-steps per CPU-second' for name, rate in PEERS.items())}\n")
+    print(
+        f"{'peers':10s} {'; '.join(f'{name} {rate} user-steps per CPU-second' for name, rate in PUBLISHED.items())}\n"
+    )
 
     speeds, slopes = [], []
     for count in users:
@@ -788,17 +967,30 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     kept = memory() if "memory" in parts else []
     if kept:
         print(memory_table(kept), "\n")
+    programs = []
+    if "compile" in parts:
+        for count in QUICK_COMPILE_KINDS if options.quick else COMPILE_KINDS:
+            programs += compiling(count)
+            print("\n".join(compile_table(programs[-2:]).splitlines()[-2:]), flush=True)
+        print()
+        print(compile_table(programs), "\n", flush=True)
+    beside = []
+    if options.peers is not None:
+        whole = 0 if options.users is None and not options.quick else users[0]
+        beside = beside_peers(options.peers, whole, options.steps, environments=options.environments)
     result = {
         "machine": facts,
         "copy_bytes_per_s": bandwidth,
         "floor_bytes": FLOOR_BYTES,
-        "peers": PEERS,
+        "peers": PUBLISHED,
         "speeds": [asdict(each) for each in speeds],
         "gradients": [asdict(each) for each in slopes],
         "factorial": None if crossed is None else asdict(crossed),
         "meta_step": None if stepped is None else asdict(stepped),
         "front": None if together is None else asdict(together),
         "memory": kept,
+        "compile": [asdict(each) for each in programs],
+        "beside_peers": beside,
     }
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
