@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import jax
 from jax.sharding import AxisType, PartitionSpec
 
 T = TypeVar("T")
-Shard = Literal["members", "users"]
+SHARDS = ("members", "users")  # what devices may share out among them
 _AXIS = "user"
 
 

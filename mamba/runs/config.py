@@ -30,7 +30,7 @@ from mamba.algorithms.registry import KINDS, Family
 from mamba.fields import setting
 from mamba.interactions.settings import EmergenceConfig, InteractionsConfig, SensitivitiesConfig
 from mamba.meta.settings import MetaConfig, ParetoConfig, PerformativityConfig, SecondOrderConfig
-from mamba.placement import Shard
+from mamba.placement import SHARDS
 from mamba.policies import PolicyConfig
 from mamba.runs.errors import UserError
 from mamba.runs.settings import CheckpointConfig, EvaluationConfig, LogConfig, SimulationConfig
@@ -70,9 +70,10 @@ class RunConfig:
     seed: int = setting(0, "seed of all randomness", ge=0, le=2**31 - 1)
     steps: int = setting(50, "length of a rollout", unit="steps of one hour", ge=2)
     chunk: int = setting(16, "rollouts sent to the device at a time, in every stage", ge=1)
-    shard: Shard = setting(
+    shard: str = setting(
         "members",
         "what is split over the devices: rollouts, or the users of each rollout, where one fits on no single device",
+        choices=SHARDS,
     )
     scenario: ScenarioConfig = dataclasses.field(default_factory=ScenarioConfig)
     mechanisms: Mechanisms = dataclasses.field(default_factory=Mechanisms)
