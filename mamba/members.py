@@ -258,11 +258,11 @@ def compiled(
             return Compiled(run, size, needed)
         if size == devices:
             apart = not placement.users_are_split()
+            more = "fewer devices, users over devices (shard: users), or users in blocks (scenario.user_block)"
             raise ValueError(
                 f"one rollout on {'each of ' if apart else 'all '}{jax.local_device_count()} devices needs "
                 f"{needed / 2**30:.1f} GiB, and there are {limit / 2**30:.1f}; use fewer users, "
-                + ("fewer devices, split users over devices (--shard users), " if apart else "more devices, ")
-                + "or serve users in blocks (scenario.user_block)"
+                + (more if apart else "or more devices")
             )
         size = max(devices, size // 2 // devices * devices)
 

@@ -1,9 +1,10 @@
 """Where arrays live: members over the devices by default, or the users of one platform that is too large for a single device.
 
-`split_users` is a scope. Inside it every array with an axis as long as the users is split along that axis over the local devices,
-and the compiler puts in what has to be exchanged: what friends share on (`Outbox`, [U, O]) is gathered, what happened to items
-is summed. Items and creators, a few per cent of the users' memory, are whole on every device. Only sums are taken in another order,
-so that results are equal to rounding, not bit by bit.
+`split_users` is a scope. Inside it every array with an axis as long as the users is split along that axis over the local
+devices (told by its length alone: another axis that happens to be as long is split, too, which changes no number), and the
+compiler puts in what has to be exchanged: what friends share on (`Outbox`, [U, O]) is gathered, what happened to items is
+summed. Items and creators, a few per cent of the users' memory, are whole on every device. Only sums are taken in another
+order, so that results are equal to rounding, not bit by bit.
 
 References:
     Xu et al. 2021 (GSPMD: the partitioner that does this).

@@ -141,5 +141,9 @@ def test_what_cannot_be_split_is_one_clear_line(monkeypatch):
             job.platform(config, Sizes(users=config.scenario.users, creators=20, user_block=config.scenario.user_block))
         return str(error.value)
 
-    assert refused("--scenario.users=123") == "shard: 123 users cannot be split evenly over 8 devices; take 120 of them"
+    assert (
+        refused("--scenario.users=123")
+        == "shard: 123 users cannot be split evenly over 8 devices; try --scenario.users=120"
+    )
+    assert refused("--scenario.users=5").endswith("try --shard=members")
     assert "not both" in refused("--scenario.user_block=8")

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mamba import members as mem
+from mamba import placement
 from mamba.meta import systems
 from mamba.meta.systems import System
 from mamba.types import Array
@@ -98,7 +99,7 @@ def _over_keys(system: System, one: Callable[..., tuple[Array, Array]]) -> Calla
 
             return jax.lax.map(under, each)
 
-        if len(keys) % jax.local_device_count() == 0:
+        if len(keys) % placement.member_devices() == 0:
             some = mem.over_devices(some, shared=4, split=1)
         return some(context, theta, what, shares, (keys, samples))
 

@@ -3,7 +3,8 @@
 Multipliers settle slowly, so a short training may end beyond a limit, and a long one ends on it. The levers that are deployed lie
 on the straight way (in unconstrained units) from the default levers to the trained ones, as far along it as every constraint holds
 on seeds that no gradient saw: a feasibility restoration along a line, by regula falsi. "Holds" means with confidence: what is on
-a limit by its mean is beyond it on half of all other seeds, so that the upper end of a one-sided interval decides.
+a limit by its mean is beyond it on half of all other seeds, so that the upper end of a one-sided interval decides, of each limit by
+itself. In robust training that is an interval over seeds, of the worlds that were drawn.
 
 References:
     Nocedal and Wright 2006, section 15.4 (restoration); Dowell and Jarratt 1971 (the Illinois rule).
@@ -77,7 +78,7 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
     def measure(share: float) -> optimise.Measured:
         found = optimise.measured(measuring, state._replace(levers=at(share)), key)
         means[share], bounds[share] = found.violation, found.violation + quantile * found.error
-        worst[share] = bounds[share].max(initial=-np.inf)
+        worst[share] = np.nan_to_num(bounds[share], nan=np.inf).max(initial=-np.inf)  # what is not known does not hold
         return found
 
     bounds: dict[float, np.ndarray] = {}
@@ -85,14 +86,14 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
     before = measure(1.0).baseline[: len(NAMES)]
     # Against itself a platform differs on no seed.
     means[0.0] = bounds[0.0] = constraints.violations(before, before, trainer.goal)
-    worst[0.0] = bounds[0.0].max(initial=-np.inf)
+    worst[0.0] = np.nan_to_num(bounds[0.0], nan=np.inf).max(initial=-np.inf)
     if worst[1.0] > 0.0 >= worst[0.0]:
         low, high, below, above = 0.0, 1.0, bounds[0.0], bounds[1.0]
         for _ in range(TRIES):
             # Where the chord of the first limit to be broken crosses it, a little on the safe side. What is lost grows faster than
             # the way, so that the first try mostly holds; the Illinois rule, halving the end that stays, keeps the next ones from
-            # falling short. A limit without slack has no chord to follow: the way is halved.
-            broken = above > 0.0
+            # falling short. A limit without slack, or one that is not known, has no chord to follow: the way is halved.
+            broken = ~(above <= 0.0)
             part = float(np.min(below[broken] / (below[broken] - above[broken])))
             share = low + _SAFE * (part if part > _LEAST else 0.5) * (high - low)
             measure(share)
@@ -104,5 +105,7 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
         for share in (0.25, 0.5, 0.75):
             measure(share)
     holding = [share for share, value in worst.items() if value <= 0.0]
-    share = max(holding) if holding else min(worst, key=worst.__getitem__)
+    share = (
+        max(holding) if holding else min(sorted(worst), key=worst.__getitem__)
+    )  # of what is as bad, the default levers
     return Restored(at(share), share, means[share], bounds[share], means[1.0], bounds[1.0])

@@ -35,6 +35,7 @@ from mamba.runs.progress import warn
 
 FORMAT = 1
 _FILE, _STATE = "checkpoint.json", "state"
+_APART = ".npz"  # of a state that one of several processes wrote
 _ROOM = "room"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 
@@ -102,7 +103,7 @@ def save(directory: str | Path, step: int, tree: Any, meta: Mapping[str, Any], *
 
 
 def _store(path: Path, leaves: dict[str, NDArray[Any]]) -> None:
-    """Writes arrays by orbax.
+    """Writes arrays: by orbax, or where there are several processes by numpy.
 
     Raises:
         OSError: they cannot be written.
@@ -114,6 +115,13 @@ def _store(path: Path, leaves: dict[str, NDArray[Any]]) -> None:
         file.flush()
         os.fsync(file.fileno())
     room.unlink()
+    if jax.process_count() > 1:
+        # Every process writes a folder of its own (`mamba.runs.distributed`), and orbax would have all write one together.
+        with open(path.with_suffix(_APART), "wb") as file:
+            np.savez(file, allow_pickle=False, **leaves)
+            file.flush()
+            os.fsync(file.fileno())
+        return
     try:
         with _quiet():
             _orbax()[0](path, leaves)
@@ -187,8 +195,14 @@ def _read(folder: Path, step: int, like: Any) -> Restored:
     stored: dict[str, Any] = {}
     if wanted:
         try:
-            with _quiet():
-                stored = _orbax()[1](folder / _STATE, wanted)
+            apart = (folder / _STATE).with_suffix(_APART)
+            if apart.exists():
+                with np.load(apart, allow_pickle=False) as file:
+                    # numpy writes types that it does not know, such as bfloat16, as bare bytes.
+                    stored = {name: file[name].view(leaf.dtype) for name, leaf in wanted.items()}
+            else:
+                with _quiet():
+                    stored = _orbax()[1](folder / _STATE, wanted)
         except Exception as error:  # whatever a damaged file makes orbax and tensorstore raise
             raise _Unusable(
                 f"is damaged: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"

@@ -114,9 +114,8 @@ def platform(config: RunConfig, sizes: Sizes) -> eco.Ecosystem:
     count = jax.local_device_count()
     if config.shard == "users" and sizes.users % count:
         fewer = sizes.users // count * count
-        raise UserError(
-            f"shard: {sizes.users:,} users cannot be split evenly over {count} devices; take {fewer:,} of them"
-        )
+        remedy = f"--scenario.users={fewer}" if fewer else "--shard=members"
+        raise UserError(f"shard: {sizes.users:,} users cannot be split evenly over {count} devices; try {remedy}")
     if config.shard == "users" and sizes.user_block:
         raise UserError("shard: users are split over devices or served in blocks (scenario.user_block), not both")
     try:
@@ -192,7 +191,9 @@ class Fitted:
             except ValueError as error:
                 raise UserError(f"{self._who}: {error}" if self._who else str(error)) from error
             except jax.errors.JaxRuntimeError as error:
-                raise self._told(error, self._chunk) from error
+                if not out_of_memory(error):
+                    raise
+                raise self._told(self._chunk) from error
             progress.say(
                 f"rollouts go in chunks of {self._made[which].chunk}; predicted memory "
                 f"{self._made[which].bytes / 2**20:,.0f} MiB on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
@@ -216,16 +217,16 @@ class Fitted:
         try:
             values = mem.in_chunks(made.run, self._inputs, own, chunk=made.chunk, done=told)
         except jax.errors.JaxRuntimeError as error:
-            raise self._told(error, made.chunk, made.bytes) from error
+            if not out_of_memory(error):
+                raise
+            raise self._told(made.chunk, made.bytes) from error
         return distributed.gathered(values, total)
 
-    def _told(self, error: Exception, chunk: int, needed: int | None = None) -> Exception:
-        """What to raise where a device failed: that it ran out of memory, or the error itself."""
-        if not out_of_memory(error):
-            return error
+    def _told(self, chunk: int, needed: int | None = None) -> UserError:
+        """What to raise where a device ran out of memory."""
         needs = "do not fit" if needed is None else f"need about {needed / 2**30:.1f} GiB"
         of = f" of {self._who}" if self._who else ""
-        smallest = chunk <= jax.local_device_count()
+        smallest = chunk <= placement.member_devices()
         remedy = "fewer scenario.users" if smallest else self._remedy(chunk // 2)
         return UserError(f"out of memory: {chunk} rollouts at a time{of} {needs}; try {remedy}")
 

@@ -457,10 +457,10 @@ def _restored(
     row |= {f"{RESTORATION}/bound/{name}": value for name, value in told["bound"].items()}
     of.metrics.append({"stage": RESTORATION, "meta_step": step, **folder.plain(row)})
     of.tracker.log(step, row)
-    if found.share < 1.0:
-        beyond = [
-            name for name, value in told["trained_bound"].items() if not value <= 0
-        ]  # also where it is not a number
+    beyond = [name for name, value in told["trained_bound"].items() if not value <= 0]  # also where it is not a number
+    if beyond and found.share == 1.0:
+        progress.say(f"the last levers do not surely keep {', '.join(beyond)}, and none on the way to them come nearer")
+    elif beyond:
         progress.say(
             f"the last levers do not surely keep {', '.join(beyond)} (one-sided {restore.CONFIDENCE:.0%} intervals): those that "
             f"go {found.share:.0%} of the way from the default levers to them "

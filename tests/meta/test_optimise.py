@@ -283,6 +283,12 @@ def test_levers_without_finite_outcomes_are_not_deployed():
     np.testing.assert_array_equal(found.levers, [0.0, 0.0])
 
 
+def test_levers_without_finite_outcomes_are_not_deployed_where_nothing_holds_either():
+    found = _restored(float("nan"), keep={"toxic_exposure_per_user": 0.9})
+    assert found.share == 0.0 and found.bound[0] > 0.0
+    np.testing.assert_array_equal(found.levers, [0.0, 0.0])
+
+
 def test_where_nothing_holds_the_least_broken_is_deployed():
     found = _restored(2.0, keep={"engagement_per_user": 1.1})
     assert found.violation[0] > 0

@@ -55,6 +55,24 @@ def test_there_is_none(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path, tree()) is None
 
 
+def test_one_of_several_processes_writes_its_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """orbax would have all processes write one folder together, and fails where each has its own."""
+    saved = tree(0.1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(checkpoint, "_orbax", lambda: pytest.fail("orbax is asked"))
+    checkpoint.save(tmp_path, 5, saved, {"digest": "abc"})
+    found = checkpoint.latest(tmp_path, tree())
+    assert found is not None and found.step == 5
+    for a, b in zip(jax.tree.leaves(saved), jax.tree.leaves(found.tree), strict=True):
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    file = tmp_path / "0000000005" / "state.npz"
+    kept = np.load(file)
+    np.savez(file, **{name: kept[name] ^ 1 if kept[name].dtype == np.uint32 else kept[name] for name in kept.files})
+    with pytest.raises(UserError, match="digest does not match"):
+        checkpoint.latest(tmp_path, tree())
+
+
 def test_what_comes_back_is_bit_equal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     saved = tree(0.1)
     checkpoint.save(tmp_path, 5, saved, {"best": np.float32(0.1), "digest": "abc"})

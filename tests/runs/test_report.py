@@ -110,7 +110,8 @@ def test_half_a_run_shows_what_there_is(tmp_path: Path, parts: str, said: str, u
         (
             0.625,
             -0.1,
-            "95 % confidence). Those that go 62.5 % of the way from the default levers to them do, on the",
+            "do not surely keep engagement (one-sided intervals with 95 % confidence). Those that go 62.5 % of the way from "
+            "the default levers to them do, on the",
         ),
         (
             0.125,

@@ -117,22 +117,27 @@ def _deployed(view: View) -> Html:
     """Whether the levers of the last meta-step were deployed, in a sentence; empty where that was not asked."""
     told = view.summary.get("restored") or {}
     share = value_of(told, "share")
-    if not math.isfinite(share):
+    if not math.isfinite(share) or "confidence" not in told:
         return Html("")
     sure = f"{100 * value_of(told, 'confidence'):g}\N{NO-BREAK SPACE}%"
-    if share == 1.0:
+    beyond = _beyond(view, told.get("trained_bound") or {})
+    if share == 1.0 and not beyond:
         return tag(
             "p",
             "The levers of the last meta-step keep what they were told to keep, on seeds that no gradient saw "
             f"({sure} confidence, one-sided).",
         )
-    beyond = _beyond(view, told.get("trained_bound") or {})
     left = _beyond(view, told.get("bound") or {})
     end = (
         join([" come nearest to it, and still do not surely keep ", series(left), "."])
         if left
         else ", on the same seeds, and are the ones that are compared above."
     )
+    if share == 1.0:
+        return tag(
+            "p",
+            join(["The levers of the last meta-step come nearest to keeping ", series(beyond), ", and do not surely."]),
+        )
     way = f"Those that go {percent(100 * share, signed=False)} of the way from the default levers to them"
     does = "" if left else " do"
     intervals = f" (one-sided intervals with {sure} confidence)"
