@@ -27,7 +27,7 @@ from mamba.runs.errors import UserError
 from mamba.runs.folder import load_run
 
 ROOT = Path(__file__).parents[2]
-# One run has the stage of second-order effects, which takes most of a minute to compile.
+# Without the stage of second-order effects, which takes most of a minute to compile; `test_second_order_stage` has it.
 TINY = ["--scenario.users=60", "--steps=6", "--log.wandb=disabled", "--second_order.seeds=0"]
 SECOND_ORDER = ["--second_order.seeds=2", "--second_order.audit_seeds=4", "--second_order.audit_pairs=4"]
 
@@ -173,8 +173,8 @@ def _checkpoints(folder: Path) -> list[str]:
 
 def test_killed_during_a_save_and_repeated_is_bit_equal(finished, cache, tmp_path):
     folder = tmp_path / "killed"
-    overrides = ["--checkpoint.every=1", *SECOND_ORDER, "--allow-config-change"]
-    # The reference has other checkpoint settings and a stage less, which must not change a single number.
+    overrides = ["--checkpoint.every=1", "--allow-config-change"]
+    # The reference has other checkpoint settings, which must not change a single number.
     result = _harmed(KILLED_WHILE_SAVING, folder, cache, *overrides)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert _checkpoints(folder) == [".0000000003", "0000000001", "0000000002"]
@@ -189,8 +189,15 @@ def test_killed_during_a_save_and_repeated_is_bit_equal(finished, cache, tmp_pat
     assert "checkpoint 0000000002 is damaged" in warnings[0] and "going back to 0000000001" in warnings[0]
     assert "wandb failed and is left out from here on" in warnings[1]
     assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
-    assert "second_order" in load_run(folder).summary["stages"]
-    assert "Missed by the one-step view" in (folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_run_tells_what_is_second_order_and_changes_no_number_for_it(finished, cache, tmp_path):
+    result = _run(tmp_path / "run", cache, *SECOND_ORDER)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert "second_order" in load_run(tmp_path / "run").summary["stages"]
+    assert "Missed by the one-step view" in (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_finished_run_is_left_alone(finished, cache):
