@@ -44,8 +44,7 @@ collective = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|collect
 def measured():
     inputs = eco.inputs(ecosystem, placement.placed(scenario.population, {users}))
     one = jax.jit(lambda inputs, key: rollout(ecosystem, inputs, key=key, steps={steps})[:2])
-    # What is exchanged and kept is decided before code is made of it, and little is computed: so it is made in a hurry.
-    program = one.lower(inputs, keys[0]).compile({{"xla_backend_optimization_level": 0}})
+    program = one.lower(inputs, keys[0]).compile()
     state, metrics = program(inputs, keys[0])
     slope = None
     if {gradient}:
