@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 DEVICES = 8
 USERS, STEPS = 4096, 3
 CREATORS, LIFETIME, CANDIDATES = 819, 24, 16
-MOST = 45  # collectives of a step; 35 with jax 0.10, most of a few numbers
+MOST = 70  # collectives of a step; 64 with jax 0.10, half of them sums of one number for the metrics
 
 # One process for all that is looked at: devices are counted once, when JAX starts.
 PROGRAM = """
@@ -105,7 +105,7 @@ def test_every_device_has_its_part(both):
     whole, split = both
     assert (whole["spread"], whole["part"]) == ([1], USERS)
     assert (split["spread"], split["part"]) == ([DEVICES], USERS // DEVICES)
-    assert split["bytes"] < 0.5 * whole["bytes"]  # on each; items and creators are whole on all of them
+    assert split["bytes"] < 0.6 * whole["bytes"]  # on each; items and creators are whole on all of them
     assert (whole["member_devices"], split["member_devices"]) == (
         DEVICES,
         1,
