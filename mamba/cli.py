@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
         ):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         print(f"{PROGRAM}: out of memory ({reason}); try fewer scenario.users or a smaller --chunk", file=sys.stderr)
         return 2
     except OSError as error:

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from mamba.runs import job
+from mamba.placement import SHARDS
+from mamba.runs import folder, job
 from mamba.runs.config import load_config
 from mamba.runs.errors import UserError
 from mamba.types import COUNTS, Sizes
@@ -130,6 +131,31 @@ def test_collectives_are_few_and_small(both):
 def test_split_users_give_the_same_gradient():
     whole, split = measured(gradient=True)
     np.testing.assert_allclose(split["slope"], whole["slope"], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_whose_users_are_split_finds_what_it_finds_otherwise(tmp_path):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    found = []
+    for how in SHARDS:
+        words = [
+            "train",
+            "smoke",
+            f"--shard={how}",
+            "--run_dir",
+            str(tmp_path / how),
+            "--scenario.users=60",
+            "--steps=6",
+        ]
+        less = ["--second_order.seeds=0", "--log.wandb=disabled", "--meta.steps=2"]
+        command = [sys.executable, "-m", "mamba", *words, *less]
+        result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        objectives = folder.load_run(tmp_path / how).summary["objectives"]
+        found.append({name: [each["before"]["mean"], each["after"]["mean"]] for name, each in objectives.items()})
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_what_cannot_be_split_is_one_clear_line(monkeypatch):

@@ -92,11 +92,11 @@ def init(**named):
 """
 
 
-def _simulating(path: Path, *more: str, instead: Path | None = None) -> subprocess.Popen[str]:
+def _running(path: Path, *more: str, job: str = "simulate", instead: Path | None = None) -> subprocess.Popen[str]:
     first = [] if instead is None else [str(instead)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, str(ROOT), os.environ.get("PYTHONPATH", "")])}
     environment["SAID"] = str(path.with_name("said"))
-    words = [sys.executable, "-m", "mamba", "simulate", "smoke", "--run_dir", str(path), *TINY, *more]
+    words = [sys.executable, "-m", "mamba", job, "smoke", "--run_dir", str(path), *TINY, *more]
     return subprocess.Popen(words, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -105,9 +105,7 @@ def test_two_processes_are_one_run(tmp_path):
     instead = tmp_path / "instead"
     instead.mkdir()
     (instead / "wandb.py").write_text(WANDB, encoding="utf-8")
-    both = [
-        _simulating(tmp_path / "two", *cluster, "--process-id", str(process), instead=instead) for process in range(2)
-    ]
+    both = [_running(tmp_path / "two", *cluster, "--process-id", str(process), instead=instead) for process in range(2)]
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert "process 0 of 2" in said[0][1] and "report:" in said[0][1]
@@ -118,7 +116,29 @@ def test_two_processes_are_one_run(tmp_path):
     # Every process would log to a folder of its own; only what they call shows that one does.
     logged = (tmp_path / "said").read_text().splitlines()
     assert logged == ["begun eval", "row 2", "row 4", "row 6", "finished 0"]
-    alone = _simulating(tmp_path / "one", "--log.wandb=disabled")
+    alone = _running(tmp_path / "one", "--log.wandb=disabled")
     assert alone.communicate(timeout=300) and alone.returncode == 0
     found, wanted = (folder.read_arrays(tmp_path / each / simulation.FILE)["values"] for each in ("two", "one"))
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.slow
+def test_two_processes_train_save_and_go_on(tmp_path):
+    settings = ["--log.wandb=disabled", "--second_order.seeds=0", "--checkpoint.every=1", "--allow-config-change"]
+
+    def trained(path: Path, steps: int, *, processes: int) -> None:
+        cluster = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", str(processes)]
+        found = []
+        for process in range(processes):
+            own = [*cluster, "--process-id", str(process)] if processes > 1 else []
+            found.append(_running(path, f"--meta.steps={steps}", *settings, *own, job="train"))
+        said = [process.communicate(timeout=900) for process in found]
+        assert [process.returncode for process in found] == [0] * processes, said
+
+    trained(tmp_path / "two", 2, processes=2)
+    trained(tmp_path / "two", 3, processes=2)
+    rows = [row for row in folder.load_run(tmp_path / "two").metrics if row["stage"] == "training"]
+    assert [row["meta_step"] for row in rows] == [0, 1, 2]
+    # What several processes left, one can go on with.
+    trained(tmp_path / "two", 4, processes=1)
+    assert folder.load_run(tmp_path / "two").summary["finished"] is True
