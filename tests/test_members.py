@@ -32,6 +32,7 @@ def _values(layout: mem.Layout) -> np.ndarray:
     return mem.in_chunks(run, inputs(), _members(), chunk=4)
 
 
+@pytest.mark.slow
 def test_the_loop_that_skips_what_is_off_says_what_the_vmap_says():
     """Chunks of four cut through both keys, so that warm-ups are shared within a chunk and made anew in the next."""
     assert _values("loop").shape == (10, 1 + WINDOWS, len(NAMES))

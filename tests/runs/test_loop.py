@@ -413,6 +413,7 @@ LIGHT = ["--sensitivities.seeds=0"]  # derivatives take minutes to compile: see 
 SCAN = ["--emergence.lever=gates/home", "--emergence.points=3", "--emergence.hold=4", "--emergence.seeds=6"]
 
 
+@pytest.mark.slow
 def test_analysing_a_trained_run_adds_to_it_and_takes_nothing_away(finished, cache, tmp_path):
     copied = Path(shutil.copytree(finished, tmp_path / "copied"))
     overrides = [*LIGHT, *SCAN, "--allow-config-change"]

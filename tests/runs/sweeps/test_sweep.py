@@ -346,6 +346,7 @@ def _program(algorithm):
     return text.replace("0x", "\n0x")
 
 
+@pytest.mark.slow
 def test_choices_that_learn_are_the_same_after_an_interruption(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="the extra `bayes` is not installed")
     parameters = {
