@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[1]
 DEVICES = 8
 USERS, STEPS = 4096, 3
 CREATORS, LIFETIME, CANDIDATES = 819, 24, 16
-MOST = 70  # collectives of a step; 64 with jax 0.10, half of them sums of one number for the metrics
+MOST = 45  # collectives of a step; 35 with jax 0.10, most of a few numbers; metrics add sums of one number each
 
 # One process for all that is looked at: devices are counted once, when JAX starts.
 PROGRAM = """
 import json, re
 import jax, jax.numpy as jnp, numpy as np
-from mamba import ecosystem as eco, objectives, placement
+from mamba import ecosystem as eco, placement
 from mamba.algorithms import registry
 from mamba.meta import derivatives, systems, vector
 from mamba.rollout import rollout
@@ -44,9 +44,9 @@ collective = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|collect
 
 def measured():
     inputs = eco.inputs(ecosystem, placement.placed(scenario.population, {users}))
-    one = jax.jit(lambda inputs, key: rollout(ecosystem, inputs, key=key, steps={steps})[:2])
+    one = jax.jit(lambda inputs, key: rollout(ecosystem, inputs, key=key, steps={steps})[0])
     program = one.lower(inputs, keys[0]).compile()
-    state, metrics = program(inputs, keys[0])
+    state = program(inputs, keys[0])
     slope = None
     if {gradient}:
         system = systems.platform(ecosystem)
@@ -57,7 +57,7 @@ def measured():
     found = [collective.search(line) for line in program.as_text().splitlines() if "while/body" in line]  # of every step
     moved = [[one[2], shape] for one in found if one for shape in re.findall(r"\\[([\\d,]*)\\]", one[1])]
     return {{
-        "values": np.asarray(objectives.evaluate(metrics, {users})).tolist(),
+        "values": [np.asarray(leaf)[..., :500].ravel().tolist() for leaf in jax.tree.leaves(state.world.users)],
         "slope": slope,
         "bytes": program.memory_analysis().temp_size_in_bytes,
         "moved": moved,
@@ -99,14 +99,15 @@ def both():
 
 def test_split_users_give_the_same_numbers(both):
     whole, split = both
-    np.testing.assert_allclose(split["values"], whole["values"], rtol=1e-5, atol=1e-6)
+    for found, wanted in zip(split["values"], whole["values"], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_every_device_has_its_part(both):
     whole, split = both
     assert (whole["spread"], whole["part"]) == ([1], USERS)
     assert (split["spread"], split["part"]) == ([DEVICES], USERS // DEVICES)
-    assert split["bytes"] < 0.6 * whole["bytes"]  # on each; items and creators are whole on all of them
+    assert split["bytes"] < 0.5 * whole["bytes"]  # on each; items and creators are whole on all of them
     assert (whole["member_devices"], split["member_devices"]) == (
         DEVICES,
         1,

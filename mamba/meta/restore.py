@@ -105,7 +105,6 @@ def restored(trainer: optimise.Trainer, state: optimise.TrainingState, *, seeds:
         for share in (0.25, 0.5, 0.75):
             measure(share)
     holding = [share for share, value in worst.items() if value <= 0.0]
-    share = (
-        max(holding) if holding else min(sorted(worst), key=worst.__getitem__)
-    )  # of what is as bad, the default levers
+    # Of places that are equally bad, the one nearest to the default levers.
+    share = max(holding) if holding else min(sorted(worst), key=worst.__getitem__)
     return Restored(at(share), share, means[share], bounds[share], means[1.0], bounds[1.0])
