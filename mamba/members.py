@@ -250,11 +250,8 @@ def compiled(
         some = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), members)
         counts = jax.ShapeDtypeStruct((devices,), jnp.int32)
         run = jax.jit(evaluate).lower(inputs, some, counts).compile()
-        told = run.memory_analysis()
-        # Some back ends do not say; then nothing is predicted, and nothing refused.
-        parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
-        needed = jax.local_device_count() * sum(int(getattr(told, part, 0) or 0) for part in parts)
-        if needed <= limit:
+        needed = predicted_bytes(run)
+        if needed <= limit:  # where the back end does not say, nothing is refused
             return Compiled(run, size, needed)
         if size == devices:
             apart = not placement.users_are_split()
@@ -265,6 +262,16 @@ def compiled(
                 + (more if apart else "or more devices")
             )
         size = max(devices, size // 2 // devices * devices)
+
+
+def predicted_bytes(program: Any) -> int:
+    """Predicted peak memory of a call of a compiled program, over all devices: arguments, results and temporaries.
+
+    0 where the back end does not say.
+    """
+    told = program.memory_analysis()
+    parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    return jax.local_device_count() * sum(int(getattr(told, part, 0) or 0) for part in parts)
 
 
 def in_chunks(

@@ -24,7 +24,7 @@ from mamba.types import Array
 
 
 def reverse(
-    system: System, *, steps: int, segment: int | None = None
+    system: System, *, steps: int, segment: int | None = None, spread: bool = True
 ) -> Callable[[Any, Array, Array, Array, Array], tuple[Array, Array]]:
     """Reverse mode.
 
@@ -32,6 +32,7 @@ def reverse(
         system: what to differentiate.
         steps: T.
         segment: see `mamba.unroll.unroll`.
+        spread: False keeps all keys on one device, for callers that split something else.
 
     Returns:
         `(context, theta [P], rows [R, J], shares [B] or [T, B], keys [S], samples=None) -> (outcomes [S, J], slopes
@@ -46,7 +47,7 @@ def reverse(
         value, pull = jax.vjp(values, theta)
         return value, jax.lax.map(lambda row: pull(row.astype(value.dtype))[0], rows)
 
-    return _over_keys(system, one)
+    return _over_keys(system, one, spread=spread)
 
 
 def forward(
@@ -86,7 +87,9 @@ def forward(
     return _over_keys(system, one)
 
 
-def _over_keys(system: System, one: Callable[..., tuple[Array, Array]]) -> Callable[..., tuple[Array, Array]]:
+def _over_keys(
+    system: System, one: Callable[..., tuple[Array, Array]], *, spread: bool = True
+) -> Callable[..., tuple[Array, Array]]:
     """Maps `one`, whose first argument is the context and whose last a key, over keys, shared out over the devices."""
 
     def estimate(
@@ -99,7 +102,7 @@ def _over_keys(system: System, one: Callable[..., tuple[Array, Array]]) -> Calla
 
             return jax.lax.map(under, each)
 
-        if len(keys) % placement.member_devices() == 0:
+        if spread and len(keys) % placement.member_devices() == 0:
             some = mem.over_devices(some, shared=4, split=1)
         return some(context, theta, what, shares, (keys, samples))
 

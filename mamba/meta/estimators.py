@@ -127,7 +127,15 @@ def averaged(values: np.ndarray, slopes: np.ndarray, weights: np.ndarray | None 
 # ---- differentiated
 
 
-def pathwise(system: System, context: Any, *, steps: int, keys: int = 4, segment: int | None = None) -> Estimator:
+def pathwise(
+    system: System,
+    context: Any,
+    *,
+    steps: int,
+    keys: int = 4,
+    segment: int | None = None,
+    slope: Callable[..., tuple[Any, Any]] | None = None,
+) -> Estimator:
     """Reverse mode through the whole run, averaged over fresh keys.
 
     The state is the shares of derivatives that pass through each block, [B] or [T, B]; all do at the start, and
@@ -139,8 +147,10 @@ def pathwise(system: System, context: Any, *, steps: int, keys: int = 4, segment
         steps: T.
         keys: S.
         segment: see `mamba.unroll.unroll`.
+        slope: what `derivatives.reverse` gives, compiled, for estimators that share it; None compiles one.
     """
-    slope = jax.jit(derivatives.reverse(system, steps=steps, segment=segment))
+    if slope is None:
+        slope = jax.jit(derivatives.reverse(system, steps=steps, segment=segment))
 
     def estimate(key: Array, theta: np.ndarray, state: Any, rows: Any = None, worlds: Worlds | None = None):
         given = np.eye(len(system.outcomes)) if rows is None else rows

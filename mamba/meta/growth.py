@@ -205,7 +205,16 @@ class Guarded(NamedTuple):
     factors: Array
 
 
-def guarded(path: Estimator, system: System, context: Any, *, steps: int, every: int, shares: np.ndarray) -> Estimator:
+def guarded(
+    path: Estimator,
+    system: System,
+    context: Any,
+    *,
+    steps: int,
+    every: int,
+    shares: np.ndarray,
+    follow: Callable[..., Any] | None = None,
+) -> Estimator:
     """`estimators.pathwise` that watches its own derivatives and closes the blocks through which they explode.
 
     `told`: `growth` [B], the amplification of each block, and `passing` [B].
@@ -217,8 +226,10 @@ def guarded(path: Estimator, system: System, context: Any, *, steps: int, every:
         steps: T.
         every: estimates from one look to the next; 0 never looks.
         shares: [B] shares that pass at the start.
+        follow: what `tangents` gives, compiled, for estimators that share it; None compiles one.
     """
-    follow = jax.jit(tangents(system, steps=steps))
+    if follow is None:
+        follow = jax.jit(tangents(system, steps=steps))
 
     def estimate(key: Array, theta: np.ndarray, state: Guarded, rows: Any = None, worlds: Worlds | None = None):
         if every > 0 and int(state.index) % every == 0:

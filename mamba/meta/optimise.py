@@ -64,6 +64,18 @@ class TrainingState(NamedTuple):
     estimator: Any
 
 
+class Kernels(NamedTuple):
+    """Compiled derivatives of a platform, that several trainings may share.
+
+    Attributes:
+        slope: of `derivatives.reverse`.
+        follow: of `growth.tangents`.
+    """
+
+    slope: Callable[..., Any]
+    follow: Callable[..., Any]
+
+
 class Trainer(NamedTuple):
     """What meta-training needs besides its state.
 
@@ -101,7 +113,14 @@ def transform(config: MetaConfig) -> optax.GradientTransformation:
 
 
 def estimator_of(
-    ecosystem: eco.Ecosystem, inputs: eco.Inputs, config: MetaConfig, *, steps: int, evaluate: Evaluate, key: Array
+    ecosystem: eco.Ecosystem,
+    inputs: eco.Inputs,
+    config: MetaConfig,
+    *,
+    steps: int,
+    evaluate: Evaluate,
+    key: Array,
+    kernels: Kernels | None = None,
 ) -> Estimator:
     """The estimator that a configuration names.
 
@@ -112,6 +131,7 @@ def estimator_of(
         steps: T.
         evaluate: outcomes [B, J + A] of members on the sampled model.
         key: typed key of lives that go on from estimate to estimate.
+        kernels: compiled derivatives of the same platform, for `hybrid` and `pathwise`; None compiles them.
 
     Raises:
         ValueError: settings that contradict each other.
@@ -125,12 +145,15 @@ def estimator_of(
     design = {"pairs": config.audit_pairs, "sigma": config.audit_sigma, "keys": config.audit_seeds}
     measure = evolution.measure(evaluate, inputs)
     watched = growth.guarded(
-        estimators.pathwise(expected, inputs, steps=steps, keys=config.seeds),
+        estimators.pathwise(
+            expected, inputs, steps=steps, keys=config.seeds, slope=None if kernels is None else kernels.slope
+        ),
         expected,
         inputs,
         steps=steps,
         every=config.monitor_every,
         shares=known,
+        follow=None if kernels is None else kernels.follow,
     )
     if config.estimator in ("pathwise", "hybrid"):
         if config.estimator == "pathwise" or config.audit_every == 0:
@@ -176,6 +199,7 @@ def trainer(
     own: players.Own | None = None,
     optimiser: optax.GradientTransformation | None = None,
     estimator: Estimator | None = None,
+    kernels: Kernels | None = None,
 ) -> Trainer:
     """Prepares meta-training.
 
@@ -189,6 +213,7 @@ def trainer(
         own: each algorithm's own metric, for `config.goal = "own"`; None takes own losses.
         optimiser: any optax transform; None takes the one that `config` names.
         estimator: any estimator of gradients; None takes the one that `config` names.
+        kernels: see `estimator_of`.
 
     Returns:
         The trainer.
@@ -198,7 +223,7 @@ def trainer(
     """
     if estimator is None:
         lives = stream(key, "lives")
-        estimator = estimator_of(ecosystem, inputs, config, steps=steps, evaluate=evaluate, key=lives)
+        estimator = estimator_of(ecosystem, inputs, config, steps=steps, evaluate=evaluate, key=lives, kernels=kernels)
     for name in config.only:
         known = (*ecosystem.names, *([] if ecosystem.policy is None else [policies.NAME]))
         if name not in known:

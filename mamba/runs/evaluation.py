@@ -21,6 +21,7 @@ from mamba.types import Levers
 from mamba.world.parameters import WorldParameters
 
 STAGE = "evaluation"
+IN_WORLDS = " in sampled worlds"  # where robust training is judged, too
 
 
 def compared(
@@ -43,15 +44,44 @@ def compared(
     Raises:
         Stopped: a signal arrived.
     """
-    seeds = job.config.evaluation.seeds
-    keys = jax.random.split(
-        stream(job.key, STAGE + where), seeds
-    )  # other communities, other seeds: their means are independent
-    everyone = mem.join(*(mem.repeat(job.ecosystem, levers, keys, parameters=worlds) for levers in platforms.values()))
-    total = len(platforms) * seeds
+    everyone = fresh(job, platforms, where=where, worlds=worlds)
+    total = len(everyone.keys)
     with progress.progress(total, f"evaluation{where}: {total} rollouts on fresh seeds") as meter:
-        values = job.evaluate(everyone, stops.counted(meter, stop, total=total))[:, : len(NAMES)]
-    return dict(zip(platforms, np.asarray(values, np.float64).reshape(len(platforms), seeds, -1), strict=True))
+        values = job.evaluate(everyone, stops.counted(meter, stop, total=total))
+    return dict(zip(platforms, by_platform(values, len(platforms)), strict=True))
+
+
+def fresh(
+    job: Job, platforms: Mapping[str, Levers], *, where: str = "", worlds: WorldParameters | None = None
+) -> mem.Members:
+    """The members that `compared` compares: every platform on the same fresh seeds, one platform after the other."""
+    # Other communities, other seeds: their means are independent.
+    keys = jax.random.split(stream(job.key, STAGE + where), job.config.evaluation.seeds)
+    return mem.join(*(mem.repeat(job.ecosystem, levers, keys, parameters=worlds) for levers in platforms.values()))
+
+
+def by_platform(values: np.ndarray, count: int) -> np.ndarray:
+    """Objectives [count, S, J] of the members of `fresh`, from their outcomes [count S, J + A]."""
+    return np.asarray(values, np.float64)[:, : len(NAMES)].reshape(count, -1, len(NAMES))
+
+
+def row(
+    here: Mapping[str, np.ndarray], goal: constraints.Goal, *, worlds: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """What is logged of a comparison.
+
+    Args:
+        here: `compared` of the platforms `before` and `after`.
+        goal: what was minimised.
+        worlds: `over_worlds`; None where training was not robust.
+    """
+    told = {
+        f"{STAGE}/{when}/{name}": float(values[:, k].mean())
+        for when, values in here.items()
+        for k, name in enumerate(NAMES)
+    }
+    told[f"{STAGE}/utility"] = -float(gains(here["before"], here["after"], goal).mean())
+    return told if worlds is None else told | {f"worlds/{part}": worlds[part]["mean"] for part in ("mean", "tail")}
 
 
 def elsewhere(config: Any, dataset: str) -> Job:

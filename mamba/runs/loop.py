@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from mamba.interactions import factorial, findings, statistics
-from mamba.meta import optimise, restore
+from mamba.meta import optimise
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import (
     analysis,
@@ -31,6 +31,7 @@ from mamba.runs import (
     performativity,
     progress,
     report,
+    restoration,
     second_order,
     sensitivities,
     signals,
@@ -41,10 +42,9 @@ from mamba.runs import (
 )
 from mamba.runs.config import RunConfig, config_digest, dump_yaml, to_mapping
 from mamba.runs.job import Job, devices, prepare
-from mamba.streams import stream
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
-RESTORATION = "restoration"
+RESTORATION = restoration.STAGE
 _OPTIONAL = (
     sensitivities,
     emergence,
@@ -76,9 +76,18 @@ def run(config: RunConfig, path: str | Path, *, command: str, allow_config_chang
     return _carried_out(config, path, command, allow_config_change, wanted=wanted, stages=_run_stages)
 
 
-def train(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
-    """Trains, evaluates and reports without an interaction analysis. As `run`."""
-    return _carried_out(config, path, command, allow_config_change, wanted={EVALUATION}, stages=_train_stages)
+def train(
+    config: RunConfig,
+    path: str | Path,
+    *,
+    command: str,
+    allow_config_change: bool = False,
+    job_type: str = "train",
+) -> dict[str, Any]:
+    """Trains, evaluates and reports without an interaction analysis. As `run`; `job_type` is for wandb."""
+    return _carried_out(
+        config, path, command, allow_config_change, wanted={EVALUATION}, stages=_train_stages, job_type=job_type
+    )
 
 
 def analyse(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
@@ -442,31 +451,13 @@ def _restored(
     of: _Open, trainer: optimise.Trainer, state: optimise.TrainingState
 ) -> tuple[optimise.TrainingState, dict[str, Any] | None]:
     """The levers that are deployed, and what is told of them; None where nothing was trained or is to be kept."""
-    config = of.job.config.meta
-    names = list(config.keep)
-    if not (config.restore and config.steps and names and trainer.own is None):
-        return state, None
-    seeds = of.job.config.evaluation.seeds
-    found = restore.restored(trainer, state, seeds=seeds, key=stream(trainer.key, RESTORATION))
-    told: dict[str, Any] = {"share": found.share, "confidence": restore.CONFIDENCE}
-    for field in ("violation", "bound", "trained", "trained_bound"):
-        told[field] = dict(zip(names, getattr(found, field).tolist(), strict=True))
-    step = int(state.step)
-    row = {f"{RESTORATION}/share": found.share}
-    row |= {f"{RESTORATION}/constraint/{name}": value for name, value in told["violation"].items()}
-    row |= {f"{RESTORATION}/bound/{name}": value for name, value in told["bound"].items()}
-    of.metrics.append({"stage": RESTORATION, "meta_step": step, **folder.plain(row)})
-    of.tracker.log(step, row)
-    beyond = [name for name, value in told["trained_bound"].items() if not value <= 0]  # also where it is not a number
-    if beyond and found.share == 1.0:
-        progress.say(f"the last levers do not surely keep {', '.join(beyond)}, and none on the way to them come nearer")
-    elif beyond:
-        progress.say(
-            f"the last levers do not surely keep {', '.join(beyond)} (one-sided {restore.CONFIDENCE:.0%} intervals): those that "
-            f"go {found.share:.0%} of the way from the default levers to them "
-            f"{'do' if found.bound.max() <= 0 else 'come nearest to it'}, and are deployed"
-        )
-    return state._replace(levers=found.levers), told
+    state, told = restoration.restored(of.job, trainer, state)
+    if told is not None:
+        step, row = int(state.step), restoration.row(told)
+        of.metrics.append({"stage": RESTORATION, "meta_step": step, **folder.plain(row)})
+        of.tracker.log(step, row)
+        restoration.say(told)
+    return state, told
 
 
 # ---- evaluation
@@ -488,14 +479,9 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
         varied = None
         if job.config.meta.spread:
             worlds = evaluation.sampled_worlds(job)
-            varied = evaluation.compared(job, platforms, stop=of.stop, where=" in sampled worlds", worlds=worlds)
+            varied = evaluation.compared(job, platforms, stop=of.stop, where=evaluation.IN_WORLDS, worlds=worlds)
     except stops.Stopped:
         return None
-    row = {
-        f"{EVALUATION}/{when}/{name}": float(values[:, k].mean())
-        for when, values in here.items()
-        for k, name in enumerate(NAMES)
-    }
     confidence = job.config.interactions.confidence
     told = {name: evaluation.told(values, here, trainer.goal, confidence=confidence) for name, values in others.items()}
     found = []
@@ -503,15 +489,13 @@ def _evaluate(of: _Open, trainer: optimise.Trainer, state: optimise.TrainingStat
         share, home = evaluation.surviving(values, here, trainer.goal, confidence=confidence)
         lost = evaluation.broken(values, trainer.goal, confidence=confidence)
         found.append(findings.transfer(share, home, where=name, confidence=confidence, broken=lost))
-    row[f"{EVALUATION}/utility"] = -float(evaluation.gains(here["before"], here["after"], trainer.goal).mean())
-    row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
     robust = None
     if varied is not None:
         level = job.config.meta.level
         robust = evaluation.over_worlds(varied, trainer.goal, level=level, confidence=confidence)
-        row |= {f"worlds/{part}": robust[part]["mean"] for part in ("mean", "tail")}
         found.append(findings.worlds(robust, seeds=job.config.evaluation.seeds, confidence=confidence))
-    step = int(state.step)
+    step, row = int(state.step), evaluation.row(here, trainer.goal, worlds=robust)
+    row |= {f"transfer/{name}/share": each["share"]["mean"] for name, each in told.items()}
     of.metrics.append({"stage": EVALUATION, "meta_step": step, **folder.plain(row)})
     of.tracker.log(step, row)
     return {**here, "transfer": told, "worlds": robust, "findings": found}

@@ -24,8 +24,8 @@ from mamba.types import Levers
 STAGE = "training"
 
 
-def trainer_of(job: Job) -> optimise.Trainer:
-    """The trainer that a configuration asks for.
+def trainer_of(job: Job, *, kernels: optimise.Kernels | None = None) -> optimise.Trainer:
+    """The trainer that a configuration asks for; `kernels` are derivatives that it shares with others.
 
     Raises:
         UserError: settings that contradict each other.
@@ -39,6 +39,7 @@ def trainer_of(job: Job) -> optimise.Trainer:
             evaluate=job.evaluate,
             key=stream(job.key, STAGE),
             own=players.own_metrics(job.ecosystem, job.config.sensitivities.own),
+            kernels=kernels,
         )
     except ValueError as error:
         raise UserError(f"meta.{error}") from error
@@ -59,7 +60,6 @@ def train(
     total, begun = config.meta.steps, int(state.step)
     if begun >= total:
         return state
-    labels = vector.names(job.inputs.levers)
     open_blocks = _passing(job, shares_of(state))
     with progress.progress(total, "training", done=begun) as meter:
         while int(state.step) < total and not stop():
@@ -83,9 +83,9 @@ def train(
                     f"meta-step {index}: derivatives explode through {', '.join(closed)} (amplified more than "
                     f"{growth.EXPLODES:g}-fold), so none passes there from now on; the audits tell what is lost"
                 )
-            row = _row(job, labels, state, told)
-            metrics.append({"stage": STAGE, "meta_step": index, **folder.plain(row)})
-            tracker.log(index, {**row, "perf/seconds_per_meta_step": time.perf_counter() - clock})
+            logged = row(job, state, told)
+            metrics.append({"stage": STAGE, "meta_step": index, **folder.plain(logged)})
+            tracker.log(index, {**logged, "perf/seconds_per_meta_step": time.perf_counter() - clock})
             last = index + 1 == total
             if last or (index + 1) % config.checkpoint.every == 0 or stop():
                 meta = {"name": config.name}
@@ -124,8 +124,10 @@ def _open_blocks(job: Job, told: optimise.Report, before: list[str]) -> list[str
     return _passing(job, told.told["passing"])
 
 
-def _row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def row(job: Job, state: optimise.TrainingState, told: optimise.Report) -> dict[str, Any]:
+    """What is logged of a meta-step: the state after it, and what it had to say."""
+    labels = vector.names(job.inputs.levers)
+    found: dict[str, Any] = {
         "meta/utility": told.utility,
         "meta/audited": int(told.told.get("fresh", 0)),
         "meta/skipped": told.told["skipped"],
@@ -137,26 +139,26 @@ def _row(job: Job, labels: list[str], state, told: optimise.Report) -> dict[str,
     )
     for b, block in enumerate(passing.blocks(job.ecosystem)):
         if "growth" in told.told:
-            row[f"growth/{block}"] = told.told["growth"][b]
-            row[f"passing/{block}"] = told.told["passing"][b]
+            found[f"growth/{block}"] = told.told["growth"][b]
+            found[f"passing/{block}"] = told.told["passing"][b]
     for k, name in enumerate(NAMES):
-        row[f"ecosystem/{name}"] = told.values[k]
-        row[f"baseline/{name}"] = told.baseline[k]
+        found[f"ecosystem/{name}"] = told.values[k]
+        found[f"baseline/{name}"] = told.baseline[k]
     for c, name in enumerate(job.config.meta.keep):
-        row[f"constraint/{name}"] = told.violation[c]
-        row[f"multiplier/{name}"] = float(state.multipliers[c])
+        found[f"constraint/{name}"] = told.violation[c]
+        found[f"multiplier/{name}"] = float(state.multipliers[c])
     values = np.asarray(state.levers)
     meaningful = meaningful_levers(job, vector.unflat(job.inputs.levers)(state.levers))
     for p, label in enumerate(labels):
-        row[f"levers/{label}"] = meaningful[label]
-        row[f"levers_unconstrained/{label}"] = values[p]
-        row[f"gradient/{label}"] = told.gradient[p]
-        row[f"gradient_error/{label}"] = told.error[p]
-        row[f"audit/{label}/pathwise"] = pathwise[p]
-        row[f"audit/{label}/sampled"] = sampled[p]
-        row[f"audit/{label}/error"] = error[p]
-        row[f"audit/{label}/weight"] = weight[p]
-    return row
+        found[f"levers/{label}"] = meaningful[label]
+        found[f"levers_unconstrained/{label}"] = values[p]
+        found[f"gradient/{label}"] = told.gradient[p]
+        found[f"gradient_error/{label}"] = told.error[p]
+        found[f"audit/{label}/pathwise"] = pathwise[p]
+        found[f"audit/{label}/sampled"] = sampled[p]
+        found[f"audit/{label}/error"] = error[p]
+        found[f"audit/{label}/weight"] = weight[p]
+    return found
 
 
 def meaningful_levers(job: Job, levers: Levers) -> dict[str, float]:

@@ -43,17 +43,12 @@ class Group(NamedTuple):
     homes: np.ndarray
 
 
-def simulated(config: RunConfig) -> str:
-    """Digest of what decides the program that simulates a configuration, the data apart."""
+def program_of(config: RunConfig, job: str = "simulate") -> str:
+    """Digest of what decides the program of a job of a configuration, the data apart."""
     mapping = to_mapping(config)
-    for name in (
-        *SERVICES,
-        *(part for part in APART if part != "simulation"),
-        "meta",
-        "evaluation",
-        "parameters",
-        "seed",
-    ):
+    # How levers are trained is decided on the host; calls of other shapes are told apart when they are made.
+    stages = [part for part in APART if (part, job) != ("simulation", "simulate")]
+    for name in (*SERVICES, *stages, "meta", "evaluation", "parameters", "seed"):
         del mapping[name]
     for family in ("recommenders", "moderators"):
         for each in getattr(config, family).values():
@@ -64,15 +59,15 @@ def simulated(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(mapping, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def grouped(members: Sequence[Member]) -> list[Group]:
-    """Members by program; groups in the order of their first members.
+def grouped(members: Sequence[Member], job: str = "simulate") -> list[Group]:
+    """Members by the program of their job; groups in the order of their first members.
 
     Raises:
         UserError: the data of a member cannot be used, or its settings contradict each other.
     """
     alike: dict[str, list[Member]] = {}
     for member in members:
-        alike.setdefault(simulated(member.config), []).append(member)
+        alike.setdefault(program_of(member.config, job), []).append(member)
     return [group for digest, some in alike.items() for group in _by_shape(digest, some)]
 
 

@@ -97,6 +97,19 @@ def of_values(config: RunConfig, values: np.ndarray) -> Outcome:
     return Outcome(rows, True, f"not finite by hour {min(ends[part] for part in lost)}")
 
 
+def of_rows(job: str, logged: Sequence[Mapping[str, Any]]) -> Outcome:
+    """The outcome of a member that ended, from the rows of its `metrics.jsonl`."""
+    at = AT[job]
+    rows = [
+        {at: row.get(at, 0), **{name: value for name, value in row.items() if isinstance(value, int | float)}}
+        for row in logged
+    ]
+    final = {name: value for row in rows for name, value in row.items() if name.startswith(f"{FINAL[job]}/")}
+    if lost := [name for name, value in final.items() if not math.isfinite(value)]:
+        return Outcome(rows, True, f"{lost[0]} is not finite")
+    return Outcome(rows)
+
+
 def table(
     spec: specs.Spec,
     members: Sequence[Member],

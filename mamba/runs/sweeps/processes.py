@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import IO, Any
 from mamba.runs import folder, progress
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import spec as specs
-from mamba.runs.sweeps.outcomes import AT, FINAL, Member, Outcome
+from mamba.runs.sweeps.outcomes import Member, Outcome, of_rows
 
 _LOOK_S = 0.2  # seconds between looks at the processes
 
@@ -23,14 +22,7 @@ def outcome_of(place: Path, job: str) -> Outcome | None:
     """What a member left in its run folder; None where it is not finished."""
     if not (place / folder.SUMMARY).is_file() or not folder.read_summary(place / folder.SUMMARY).get("finished"):
         return None
-    rows = []
-    for row in folder.read_metrics(place / folder.METRICS):
-        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
-        rows.append({AT[job]: row.get(AT[job], 0), **numbers})
-    final = {name: value for row in rows for name, value in row.items() if name.startswith(f"{FINAL[job]}/")}
-    if lost := [name for name, value in final.items() if not math.isfinite(value)]:
-        return Outcome(rows, True, f"{lost[0]} is not finite")
-    return Outcome(rows)
+    return of_rows(job, folder.read_metrics(place / folder.METRICS))
 
 
 def run(
@@ -60,7 +52,7 @@ def run(
     outcomes: dict[int, Outcome] = {}
     waiting: list[Member] = []
     for member in members:
-        known = outcome_of(_place(path, member), spec.job)
+        known = outcome_of(path / name(member), spec.job)
         if known is None:
             waiting.append(member)
         else:
@@ -83,7 +75,7 @@ def run(
                         "mamba",
                         *words,
                         "--run_dir",
-                        str(_place(path, member)),
+                        str(path / name(member)),
                         "--distributed=off",
                     ]
                     process = _start(command, file, environment)
@@ -94,7 +86,7 @@ def run(
                         continue
                     file.close()
                     del running[number]
-                    found = outcome_of(_place(path, member), spec.job) if process.returncode == 0 else None
+                    found = outcome_of(path / name(member), spec.job) if process.returncode == 0 else None
                     outcomes[number] = found or Outcome([], True, _why(_log(path, member), process.returncode))
                     meter.advance(1)
         finally:
@@ -109,12 +101,13 @@ def _start(words: Sequence[str], file: IO[bytes], environment: Mapping[str, str]
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=own)
 
 
-def _place(path: Path, member: Member) -> Path:
-    return path / f"{member.number:06d}"
+def name(member: Member) -> str:
+    """The name of the run folder of a member."""
+    return f"{member.number:06d}"
 
 
 def _log(path: Path, member: Member) -> Path:
-    return path / "logs" / f"{member.number:06d}.txt"
+    return path / "logs" / f"{name(member)}.txt"
 
 
 def _why(log: Path, code: int) -> str:

@@ -1,13 +1,14 @@
 """`mamba-eco sweep`: many configurations from one file.
 
 Members that simulate (`command: [..., mamba-eco, simulate, ...]`) are run together in compile groups, those that train are
-processes of their own. Either way every member is done once, whatever interrupts the sweep, and the report says which command
-repeats it.
+trained in step in such groups, and those that run everything are processes of their own. Either way every member is done once,
+whatever interrupts the sweep, and the report says which command repeats it.
 
     runs/<name>/
       sweep.yaml       the file, with what was asked for on the command line
       parts/           finished batches, until all are
-      members/<k>/     run folders of members: all where they are processes, else those that `log.member_runs` asks for
+      members/<k>/     run folders of members: all where they are processes, those in training, else those that
+                       `log.member_runs` asks for
       members.npz      objectives [M, S, 1 + W, J]
       members.jsonl    a row for each member: settings, metrics, command
       metrics.jsonl    quantiles over members
@@ -32,7 +33,7 @@ from mamba.objectives import NAMES
 from mamba.runs import distributed, folder, loop, progress, signals, simulation, tracking
 from mamba.runs.config import RunConfig, dump_yaml, load_config, split_overrides, to_mapping, to_yaml
 from mamba.runs.errors import UserError
-from mamba.runs.sweeps import batches, bayes, groups, outcomes, processes
+from mamba.runs.sweeps import batches, bayes, groups, outcomes, processes, trainings
 from mamba.runs.sweeps import spec as specs
 from mamba.runs.sweeps.outcomes import Member, Outcome
 
@@ -51,7 +52,7 @@ class Options(NamedTuple):
         seed: of random draws.
         per_batch: members that are run together; None takes as many as `chunk` rollouts are.
         part: `(i, n)`: this process does every n-th member from the i-th on; None does all.
-        processes: members at a time that are processes of their own; 0 runs members together where they can be.
+        processes: members at a time that are processes of their own; 0 runs or trains members together where they can be.
     """
 
     count: int | None = None
@@ -71,7 +72,8 @@ class _Open(NamedTuple):
         base: what all members start from.
         path: the folder; that of a part for a part.
         root: the folder of the whole sweep.
-        known: objectives [S, 1 + W, J] of members that are done, by number.
+        known: objectives [S, 1 + W, J] of members that simulated, by number.
+        ended: outcomes of members that trained in step, by number.
         programs: compiled so far.
         stop: whether a signal asks to stop.
     """
@@ -83,13 +85,14 @@ class _Open(NamedTuple):
     path: Path
     root: Path
     known: dict[int, np.ndarray]
+    ended: dict[int, Outcome]
     programs: batches.Programs
     stop: Callable[[], bool]
 
     @property
-    def apart(self) -> bool:
-        """Whether members are processes of their own."""
-        return self.spec.job != "simulate" or self.options.processes > 0
+    def folders(self) -> Path:
+        """The run folders of members: of all parts, in the folder of the whole sweep."""
+        return (self.path if self.options.part is None else self.root) / FOLDERS
 
 
 class _Result(NamedTuple):
@@ -151,9 +154,8 @@ def sweep(
         opened.claim()
         for key in spec.unused:
             progress.say(f"{key}: says something to wandb only")
-        if spec.job != "simulate" or options.processes:
-            distributed.refuse_several(f"members that {spec.job} are processes of their own")
-        at_work = _Open(spec, options, shared, base, opened.path, Path(path), _known(opened.path), {}, stop)
+        known, ended = _known(opened.path), _ended(opened.path)
+        at_work = _Open(spec, options, shared, base, opened.path, Path(path), known, ended, {}, stop)
         mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
         result = _carried_out(at_work, mine)
         if result is None:
@@ -232,7 +234,7 @@ def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str,
         "seed": options.seed,
     }
     if spec.method == "bayes":  # what is chosen next depends on how many are chosen at once
-        told["batch"] = _batch(base, options)
+        told["batch"] = _batch(spec, base, options)
     return {"sweep": told, "base": to_mapping(base)}
 
 
@@ -248,9 +250,7 @@ def _known(path: Path) -> dict[int, np.ndarray]:
     """Objectives [S, 1 + W, J] of every member that is done, by number; also those of tasks that did a part."""
     found: dict[int, np.ndarray] = {}
     files = [path / MEMBERS] if (path / MEMBERS).is_file() else []
-    wanted = folder.read_text(path / folder.SWEEP) if (path / folder.SWEEP).is_file() else ""
-    tasks = [task.parent for task in sorted(path.glob(f"{TASKS}/*/{folder.SWEEP}")) if folder.read_text(task) == wanted]
-    for file in [*files, *(part for place in (path, *tasks) for part in sorted(place.glob(f"{PARTS}/*.npz")))]:
+    for file in [*files, *_parts(path, ".npz")]:
         try:
             arrays = folder.read_arrays(file)
             if arrays["objectives"].tolist() != list(NAMES):
@@ -260,6 +260,25 @@ def _known(path: Path) -> dict[int, np.ndarray]:
             continue
         found |= dict(zip(arrays["members"].tolist(), arrays["values"], strict=True))
     return found
+
+
+def _ended(path: Path) -> dict[int, Outcome]:
+    """Outcomes of every member that was trained in step, by number; also those of tasks that did a part."""
+    found: dict[int, Outcome] = {}
+    for file in _parts(path, ".jsonl"):
+        try:
+            rows = folder.read_metrics(file)
+            found |= {row["member"]: Outcome(row["rows"], row["frozen"], row["why"]) for row in rows}
+        except (UserError, KeyError):
+            progress.warn(f"{file} is damaged; its members go on from their checkpoints")
+    return found
+
+
+def _parts(path: Path, suffix: str) -> list[Path]:
+    """Finished batches of a sweep, and of the tasks that did a part of the same one."""
+    wanted = folder.read_text(path / folder.SWEEP) if (path / folder.SWEEP).is_file() else ""
+    tasks = [task.parent for task in sorted(path.glob(f"{TASKS}/*/{folder.SWEEP}")) if folder.read_text(task) == wanted]
+    return [part for place in (path, *tasks) for part in sorted(place.glob(f"{PARTS}/*{suffix}"))]
 
 
 def _write(path: Path, numbers: Sequence[int], values: np.ndarray) -> None:
@@ -274,10 +293,9 @@ def _carried_out(of: _Open, members: list[Member] | None) -> _Result | None:
     """Runs the members without results; None after a stop."""
     if members is None:
         return _chosen(of)
-    if of.apart:
-        found, whole = _processes(of, members)
-        return _Result(members, found, []) if whole else None
-    return _together(of, members)
+    if of.options.processes:
+        return _processes(of, members, f"--processes={of.options.processes}")
+    return _together(of, members) if of.spec.job == "simulate" else _in_step(of, members)
 
 
 def _together(of: _Open, members: list[Member]) -> _Result | None:
@@ -297,7 +315,7 @@ def _together(of: _Open, members: list[Member]) -> _Result | None:
             meter.advance(len(some), **({"frozen": lost} if lost else {}))
 
         for group in made:
-            per_batch = _batch(group.members[0].config, of.options)
+            per_batch = _batch(of.spec, group.members[0].config, of.options)
             plan = batches.plan(group, per_batch=per_batch, done=frozenset(of.known))
             if plan.batches and not batches.run(
                 plan, per_batch=per_batch, keep=keep, stop=of.stop, programs=of.programs
@@ -307,20 +325,76 @@ def _together(of: _Open, members: list[Member]) -> _Result | None:
     return _Result(members, found, [[member.number for member in group.members] for group in made])
 
 
-def _processes(of: _Open, members: Sequence[Member]) -> tuple[dict[int, Outcome], bool]:
+def _in_step(of: _Open, members: list[Member]) -> _Result | None:
+    """Trains members in compile groups; those that must be are processes of their own."""
+    reasons: dict[str, list[Member]] = {}
+    able = []
+    for member in members:
+        why = _apart(of.spec, member)
+        (able if why is None else reasons.setdefault(why, [])).append(member)
+    made = groups.grouped(able, of.spec.job)
+    for member in able:  # as a process of its own, in an earlier attempt
+        alone = processes.outcome_of(of.folders / processes.name(member), of.spec.job)
+        if alone is not None:
+            of.ended.setdefault(member.number, alone)
+    waiting = [member for member in able if member.number not in of.ended]
+    if waiting:
+        progress.say(
+            f"{of.spec.name}: {len(able)} members train in step in {len(made)} compile group{'s' * (len(made) > 1)}"
+            + (f"; {len(able) - len(waiting)} are done" if len(waiting) < len(able) else "")
+        )
+        if stages := sorted({stage for member in waiting for stage in trainings.left_out(member.config)}):
+            progress.say(f"{', '.join(stages)}: only for members that get a run of their own (log.member_runs)")
+    with progress.progress(sum(member.config.meta.steps for member in waiting), "meta-steps of members") as meter:
+
+        def keep(found: Mapping[int, Outcome]) -> None:
+            rows = [{"member": number, **outcome._asdict()} for number, outcome in found.items()]
+            folder.write_text(of.path / PARTS / f"{min(found):06d}.jsonl", _lines(rows))
+            of.ended.update(found)
+
+        for group in made:
+            places = {
+                member.number: of.folders / processes.name(member)
+                for member in group.members
+                if member.number not in of.ended
+            }
+            if not trainings.run(
+                group,
+                places,
+                size=_batch(of.spec, group.members[0].config, of.options),
+                keep=keep,
+                told=meter.advance,
+                stop=of.stop,
+                named=lambda member: _named(of, member),
+            ):
+                return None
+    found = {member.number: of.ended[member.number] for member in able}
+    for why, some in reasons.items():
+        result = _processes(of, some, why)
+        if result is None:
+            return None
+        found |= result.outcomes
+    return _Result(members, found, [[member.number for member in group.members] for group in made])
+
+
+def _processes(of: _Open, members: list[Member], why: str) -> _Result | None:
+    """Runs members as processes of their own."""
+    distributed.refuse_several(why)
+
     def overrides(member: Member) -> list[str]:
         own = [f"log.group={of.base.log.group or of.spec.name}", f"name={of.spec.name}-{member.number}"]
         return [*specs.overrides(of.spec, member.choice), *of.shared, *own]
 
     at_once = max(1, of.options.processes)
-    progress.say(f"{of.spec.name}: {len(members)} members, {at_once} process{'es' * (at_once > 1)} at a time")
-    return processes.run(of.spec, members, of.root / FOLDERS, at_once=at_once, overrides=overrides, stop=of.stop)
+    progress.say(f"{of.spec.name}: {len(members)} members, {at_once} process{'es' * (at_once > 1)} at a time ({why})")
+    found, whole = processes.run(of.spec, members, of.folders, at_once=at_once, overrides=overrides, stop=of.stop)
+    return _Result(members, found, []) if whole else None
 
 
 def _chosen(of: _Open) -> _Result | None:
     """Members chosen batch by batch, by what came of those before."""
     chooser = bayes.Chooser(of.spec, seed=of.options.seed)
-    total, size = specs.wanted(of.spec, count=of.options.count), _batch(of.base, of.options)
+    total, size = specs.wanted(of.spec, count=of.options.count), _batch(of.spec, of.base, of.options)
     whole = _Result([], {}, [])
     while len(whole.members) < total:
         begin = len(whole.members)
@@ -342,9 +416,11 @@ def _chosen(of: _Open) -> _Result | None:
     return whole
 
 
-def _batch(config: RunConfig, options: Options) -> int:
-    """Members that are run together: as asked, else as many as `chunk` rollouts are."""
-    return options.per_batch or options.processes or max(1, config.chunk // config.simulation.seeds)
+def _batch(spec: specs.Spec, config: RunConfig, options: Options) -> int:
+    """Members that are run or trained together: as asked, else as many as `chunk` rollouts are."""
+    if options.per_batch or options.processes:
+        return options.per_batch or options.processes
+    return trainings.per_batch(config) if spec.job == "train" else max(1, config.chunk // config.simulation.seeds)
 
 
 def dry_run(spec: specs.Spec, *, options: Options, shared: Sequence[str] = ()) -> None:
@@ -364,18 +440,30 @@ def dry_run(spec: specs.Spec, *, options: Options, shared: Sequence[str] = ()) -
         (m.number, *(progress.shown(m.choice[name]) for name in names)) for m in members[:_SHOWN]
     ]
     progress.print_table(title, ("member", *names), rows)
-    if spec.job != "simulate" or options.processes:
-        print(f"each a process of its own: mamba-eco {spec.job}")
-        return
+    reasons = [f"--processes={options.processes}" if options.processes else _apart(spec, member) for member in members]
+    for why in dict.fromkeys(why for why in reasons if why is not None):
+        print(f"{reasons.count(why)} are processes of their own (mamba-eco {spec.job}): {why}")
     rows = []
-    for number, group in enumerate(groups.grouped(members)):
-        per_batch = _batch(group.members[0].config, options)
-        plan = batches.plan(group, per_batch=per_batch)
-        rollouts, needed = batches.predicted(plan, per_batch=per_batch)
+    together = [member for member, why in zip(members, reasons, strict=True) if why is None]
+    for number, group in enumerate(groups.grouped(together, spec.job)):
+        per_batch = _batch(spec, group.members[0].config, options)
+        if spec.job == "train":
+            count, at_a_time = -(-len(group.members) // per_batch), min(per_batch, len(group.members))
+            needed = trainings.predicted(group, size=per_batch)
+        else:
+            plan = batches.plan(group, per_batch=per_batch)
+            count, (at_a_time, needed) = len(plan.batches), batches.predicted(plan, per_batch=per_batch)
         users = group.ecosystem.sizes.users
-        rows.append((number, len(group.members), len(plan.batches), rollouts, users, f"{needed / 2**20:,.0f} MiB"))
-    columns = ("group", "members", "batches", "rollouts at a time", "users", "predicted peak memory")
-    progress.print_table("compile groups", columns, rows)
+        rows.append((number, len(group.members), count, at_a_time, users, f"{needed / 2**20:,.0f} MiB"))
+    if rows:
+        what = "trainings in step" if spec.job == "train" else "rollouts at a time"
+        columns = ("group", "members", "batches", what, "users", "predicted peak memory")
+        progress.print_table("compile groups", columns, rows)
+
+
+def _apart(spec: specs.Spec, member: Member) -> str | None:
+    """Why a member must be a process of its own; None where it need not."""
+    return None if spec.job == "simulate" else trainings.apart(spec.job, member.config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -412,8 +500,7 @@ def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dic
     }
     _track(of, rows, best=[table[number] for number in best], frozen=len(frozen))
     chosen = {"none": [], "top_k": best, "all": [member.number for member in result.members]}[log.member_runs]
-    if not of.apart:
-        _member_runs(of, [result.members[number] for number in chosen])
+    _member_runs(of, [result.members[number] for number in chosen])
     folder.write_json(path / folder.SUMMARY, summary)
     if tabled:  # else the parts are the table
         shutil.rmtree(path / PARTS, ignore_errors=True)
@@ -446,16 +533,28 @@ def _track(of: _Open, rows: Sequence[Mapping[str, Any]], *, best: Sequence[Mappi
 
 
 def _member_runs(of: _Open, members: Sequence[Member]) -> None:
-    """Run folders, reports and wandb runs of single members, from what is known of them."""
+    """Run folders, reports and wandb runs of single members, from what is known of them; those of processes are there."""
+    chosen = {member.number for member in members}
     for member in members:
-        place = of.path / FOLDERS / f"{member.number:06d}"
-        log = dataclasses.replace(member.config.log, group=member.config.log.group or of.spec.name)
-        config = dataclasses.replace(member.config, name=f"{of.spec.name}-{member.number}", log=log)
-        if not (place / folder.SUMMARY).exists():
-            folder.write_arrays(place / simulation.FILE, simulation.kept(config, of.known[member.number]))
-            folder.write_text(place / folder.CONFIG, dump_yaml(config))
+        place, config = of.folders / processes.name(member), _named(of, member)
         repeats = outcomes.command_of(of.spec, member.choice, shared=of.shared)
-        loop.simulate(config, place, command=repeats, job_type="member")
+        if member.number in of.known:
+            if not (place / folder.SUMMARY).exists():
+                folder.write_arrays(place / simulation.FILE, simulation.kept(config, of.known[member.number]))
+                folder.write_text(place / folder.CONFIG, dump_yaml(config))
+            loop.simulate(config, place, command=repeats, job_type="member")
+        elif member.number in of.ended:
+            loop.train(config, place, command=repeats, job_type="member")
+    for number in of.ended.keys() - chosen:  # they were there to go on from
+        place = of.folders / f"{number:06d}"
+        if not (place / folder.SUMMARY).exists():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _named(of: _Open, member: Member) -> RunConfig:
+    """The configuration of a member in a run folder of its own."""
+    log = dataclasses.replace(member.config.log, group=member.config.log.group or of.spec.name)
+    return dataclasses.replace(member.config, name=f"{of.spec.name}-{member.number}", log=log)
 
 
 def _say_best(spec: specs.Spec, table: Sequence[Mapping[str, Any]], best: Sequence[int], frozen: Sequence[int]) -> None:

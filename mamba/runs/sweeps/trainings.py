@@ -1,0 +1,345 @@
+"""Trains the members of a group in step, a batch at a time.
+
+Every member is trained, held to its limits and evaluated as `mamba-eco train` does it alone; what all ask of the devices is
+answered together (`mamba.meta.lockstep`). Each has the run folder that it would have alone, so that it goes on there however the
+sweep was stopped, in step or as a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamba import ecosystem as eco
+from mamba import members as mem
+from mamba import passing, placement
+from mamba.meta import derivatives, growth, lockstep, optimise, systems, vector
+from mamba.runs import checkpoint, evaluation, folder, restoration, training
+from mamba.runs.config import RunConfig, dump_yaml
+from mamba.runs.errors import UserError
+from mamba.runs.job import Fitted, Job, layout, out_of_memory, platform
+from mamba.runs.sweeps import batches, outcomes
+from mamba.runs.sweeps.groups import Group, stacked
+from mamba.runs.sweeps.outcomes import Member, Outcome
+from mamba.types import Population
+from mamba.world.parameters import WorldParameters
+
+IN_STEP = ("hybrid", "pathwise", "es")  # estimators whose derivatives several trainings can share
+_LEFT_OUT = {
+    "second_order": "seeds",
+    "performativity": "rounds",
+    "pareto": "divisions",
+}  # stage: setting that asks for it
+
+
+def apart(job: str, config: RunConfig) -> str | None:
+    """Why a member of a sweep must be a process of its own, in words; None where it can be trained in step."""
+    if job != "train":
+        return f"members that {job} are processes of their own"
+    if config.meta.estimator not in IN_STEP:
+        return f"meta.estimator={config.meta.estimator} follows lives of its own"
+    if config.shard == "users":
+        return "shard=users gives all devices to one training"
+    if config.evaluation.transfer:
+        return "evaluation.transfer takes every member to other communities"
+    return None
+
+
+def left_out(config: RunConfig) -> list[str]:
+    """Stages that a configuration asks for and that are left to member runs."""
+    return [stage for stage, setting in _LEFT_OUT.items() if getattr(getattr(config, stage), setting)]
+
+
+def per_batch(config: RunConfig) -> int:
+    """Trainings in step: as many as have `chunk` rollouts when they measure their constraints."""
+    return max(1, config.chunk // (2 * config.meta.constraint_seeds))
+
+
+def run(
+    group: Group,
+    places: Mapping[int, Path],
+    *,
+    size: int,
+    keep: Callable[[Mapping[int, Outcome]], None],
+    told: Callable[[int], None],
+    stop: Callable[[], bool],
+    named: Callable[[Member], RunConfig],
+) -> bool:
+    """Trains members of a group.
+
+    Args:
+        group: the members that are still to be done, and those that are.
+        places: run folders by number, of those that are still to be done.
+        size: trainings in step.
+        keep: called with the outcomes of a batch as soon as it is done.
+        told: called with how many meta-steps were done.
+        stop: whether a signal asks to stop.
+        named: the configuration that the run folder of a member has.
+
+    Returns:
+        Whether all were trained; after a stop, every member is saved.
+
+    Raises:
+        UserError: a folder cannot be used, or the device ran out of memory.
+    """
+    waiting = [at for at, member in enumerate(group.members) if member.number in places]
+    parts = [waiting[begin : begin + size] for begin in range(0, len(waiting), size)]
+    if not parts:
+        return True
+    shared = _Shared(group, size=size, homes=max(len({int(group.homes[at]) for at in part}) for part in parts))
+    for part in parts:
+        if stop():
+            return False
+        some = [group.members[at] for at in part]
+        homes = shared.settle([int(group.homes[at]) for at in part])
+        with contextlib.ExitStack() as files:
+            at_work = []
+            for member, home in zip(some, homes, strict=True):
+                at_work.append(_opened(named(member), shared, home, places[member.number]))
+                files.callback(at_work[-1].metrics.close)
+            found = _trained(at_work, told=told, stop=stop)
+        if found is None:
+            return False
+        keep(dict(zip((member.number for member in some), found, strict=True)))
+    return True
+
+
+def predicted(group: Group, *, size: int) -> int:
+    """Predicted peak memory in bytes of a batch: of the derivatives or of the rollouts, whichever is more; both are compiled."""
+    some = list(range(min(size, len(group.members))))
+    shared = _Shared(group, size=size, homes=len({int(group.homes[at]) for at in some}))
+    homes = shared.settle([int(group.homes[at]) for at in some])
+    return shared.bytes([(group.members[at].config, home) for at, home in zip(some, homes, strict=True)])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is shared
+
+
+class _Shared:
+    """What the trainings of a group share: compiled programs, and the populations of the present batch.
+
+    Attributes:
+        ecosystem: static description.
+        kernels: derivatives.
+        people: populations of the present batch on the device.
+    """
+
+    def __init__(self, group: Group, *, size: int, homes: int) -> None:
+        """Prepares it.
+
+        Args:
+            group: whose members are trained.
+            size: trainings in step.
+            homes: most populations of a batch: one program serves all batches.
+        """
+        config, self.ecosystem = group.members[0].config, group.ecosystem
+        self._group, self._size, self._homes = group, size, homes
+        system, steps, how = systems.platform(self.ecosystem), config.steps, layout()
+        self._slope = lockstep.SideBySide(
+            derivatives.reverse(system, steps=steps, spread=False), layout=how, width=size
+        )
+        follow = lockstep.SideBySide(growth.tangents(system, steps=steps), layout=how, width=size)
+        self.kernels = optimise.Kernels(*(lockstep.asking(self._fitting(each)) for each in (self._slope, follow)))
+        self.people: list[Population] = []
+        measured = functools.partial(systems.outcomes, self.ecosystem)
+        self._rollouts = mem.evaluator(self.ecosystem, steps=steps, layout=how, of=measured)
+        self._fitted: Fitted | None = None
+        self._ask = lockstep.asking(self._evaluated)
+
+    def settle(self, homes: Sequence[int]) -> list[int]:
+        """Brings the populations of a batch to the device; gives the place of each of `homes` among them."""
+        which = list(dict.fromkeys(homes))
+        users = self.ecosystem.sizes.users
+        several = [self._group.populations[home] for home in which]
+        several += [several[-1]] * (self._homes - len(which))
+        slab = eco.inputs(self.ecosystem, placement.placed(stacked(several), users))
+        self.people = [jax.tree.map(lambda leaf, at=at: leaf[at], slab.population) for at in range(len(which))]
+        who = batches.who(self._group)
+        if self._fitted is None:
+            chunk = self._group.members[0].config.chunk
+            self._fitted = Fitted(self._rollouts, slab, chunk=chunk, who=who)
+        else:
+            self._fitted = self._fitted.on(slab, who=who)
+        return [which.index(home) for home in homes]
+
+    def evaluate(self, members: mem.Members, home: int, parameters: WorldParameters) -> np.ndarray:
+        """Outcomes [B, J + A] of members of one training, in its population, and in its world where they have none of their own."""
+        count = len(members.keys)
+        world = _each(parameters, count) if members.parameters is None else members.parameters
+        return self._ask(members._replace(parameters=world, home=jnp.full(count, home, jnp.int32)))
+
+    def bytes(self, members: Sequence[tuple[RunConfig, int]]) -> int:
+        """Predicted peak memory of a batch of members, each with its place among the populations."""
+        calls = []
+        for config, home in members:
+            inputs = eco.inputs(self.ecosystem, self.people[home], parameters=config.parameters)
+            rows = jnp.zeros((len(self.ecosystem.names) if config.meta.goal == "own" else 1, self._outcomes))
+            shares = jnp.ones(len(passing.blocks(self.ecosystem)))
+            keys = jax.random.split(jax.random.key(config.seed), config.meta.seeds)
+            calls.append((inputs, vector.flat(inputs.levers), rows, shares, keys, None))
+        inputs = calls[0][0]
+        one = mem.repeat(self.ecosystem, inputs.levers, jax.random.split(jax.random.key(0), 1))
+        one = one._replace(home=jnp.zeros(1, jnp.int32), parameters=_each(inputs.parameters, 1))
+        assert self._fitted is not None
+        return max(self._slope.bytes(calls), self._fitted.compiled(one).bytes)
+
+    @property
+    def _outcomes(self) -> int:
+        return len(systems.outcome_names(self.ecosystem))
+
+    def _evaluated(self, calls: list[tuple[Any, ...]]) -> list[np.ndarray]:
+        groups = [members for (members,) in calls]
+        ends = np.cumsum([len(members.keys) for members in groups])[:-1]
+        assert self._fitted is not None
+        return np.split(self._fitted(mem.join(*groups)), ends)
+
+    def _fitting(self, kernel: lockstep.SideBySide) -> lockstep.Answer:
+        """The answers of a kernel; out of memory, it says what to do."""
+
+        def answer(calls: list[tuple[Any, ...]]) -> list[Any]:
+            try:
+                return kernel(calls)
+            except jax.errors.JaxRuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                count = min(self._size, len(calls))
+                fewer = (
+                    f"--members-per-batch={count // 2}" if count > 1 else "--meta.estimator=es, or fewer scenario.users"
+                )
+                raise UserError(
+                    f"out of memory: gradients of {count} trainings at a time of {batches.who(self._group)} do not fit; "
+                    f"try {fewer}"
+                ) from error
+
+        return answer
+
+
+def _each(parameters: WorldParameters, count: int) -> WorldParameters:
+    """World parameters for so many members."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), parameters)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One batch
+
+
+class _Member:
+    """A member at work in its run folder."""
+
+    def __init__(
+        self, job: Job, trainer: optimise.Trainer, state: optimise.TrainingState, path: Path, metrics: folder.MetricsLog
+    ) -> None:
+        self.job, self.trainer, self.state, self.path, self.metrics = job, trainer, state, path, metrics
+        self.lost: str | None = None  # why it counts nowhere
+
+    @property
+    def busy(self) -> bool:
+        """Whether meta-steps are left."""
+        return self.lost is None and int(self.state.step) < self.job.config.meta.steps
+
+    def lose(self, error: Exception) -> None:
+        """Counts nowhere from now on, because of an error of its own.
+
+        Raises:
+            Exception: it is no error of the member.
+        """
+        if not isinstance(error, UserError | ValueError):
+            raise error
+        self.lost = str(error)
+
+    def judged(self) -> None:
+        """What comes after the last meta-step."""
+        job, trainer, step = self.job, self.trainer, int(self.state.step)
+        state, told = restoration.restored(job, trainer, self.state)
+        if told is not None:
+            self.log(restoration.STAGE, step, restoration.row(told))
+        platforms = {"before": trainer.baseline, "after": optimise.levers_of(trainer, state)}
+        values = evaluation.by_platform(job.evaluate(evaluation.fresh(job, platforms)), len(platforms))
+        worlds = None
+        if job.config.meta.spread:
+            samples = evaluation.sampled_worlds(job)
+            members = evaluation.fresh(job, platforms, where=evaluation.IN_WORLDS, worlds=samples)
+            varied = evaluation.by_platform(job.evaluate(members), len(platforms))
+            worlds = evaluation.over_worlds(
+                dict(zip(platforms, varied, strict=True)),
+                trainer.goal,
+                level=job.config.meta.level,
+                confidence=job.config.interactions.confidence,
+            )
+        here = dict(zip(platforms, values, strict=True))
+        self.log(evaluation.STAGE, step, evaluation.row(here, trainer.goal, worlds=worlds))
+
+    def outcome(self) -> Outcome:
+        """What came of it."""
+        found = outcomes.of_rows("train", folder.read_metrics(self.path / folder.METRICS))
+        return found if self.lost is None else found._replace(frozen=True, why=self.lost)
+
+    def log(self, stage: str, step: int, row: Mapping[str, Any]) -> None:
+        self.metrics.append({"stage": stage, "meta_step": step, **folder.plain(row)})
+
+    def save(self) -> None:
+        config, step = self.job.config, int(self.state.step)
+        meta = {"name": config.name}
+        checkpoint.save(self.path / folder.CHECKPOINTS, step, self.state, meta, keep=config.checkpoint.keep)
+
+
+def _opened(config: RunConfig, shared: _Shared, home: int, path: Path) -> _Member:
+    """A member in its run folder, from its newest checkpoint on.
+
+    Raises:
+        UserError: the folder cannot be used, or settings contradict each other.
+    """
+    ecosystem = platform(config, shared.ecosystem.sizes)
+    inputs = eco.inputs(ecosystem, shared.people[home], parameters=config.parameters)
+
+    def evaluate(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
+        del done
+        return shared.evaluate(members, home, inputs.parameters)
+
+    job = Job(config, ecosystem, inputs, {}, evaluate, evaluate, jax.random.key(config.seed))
+    trainer = training.trainer_of(job, kernels=shared.kernels)
+    folder.write_text(path / folder.CONFIG, dump_yaml(config))
+    state = optimise.start(trainer)
+    restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
+    state = state if restored is None else restored.tree
+    done = int(state.step)
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        return row.get("stage") == training.STAGE and row.get("meta_step", done) < done
+
+    return _Member(job, trainer, state, path, folder.open_metrics(path / folder.METRICS, keep=stays))
+
+
+def _trained(
+    members: Sequence[_Member], *, told: Callable[[int], None], stop: Callable[[], bool]
+) -> list[Outcome] | None:
+    """Trains, restores and evaluates members in step; None after a stop, with everything saved."""
+    while busy := [each for each in members if each.busy]:
+        if stop():
+            for each in members:
+                each.save()
+            return None
+        steps = [functools.partial(optimise.step, each.trainer, each.state) for each in busy]
+        for each, found in zip(busy, lockstep.together(steps), strict=True):
+            if isinstance(found, Exception):
+                each.lose(found)
+                continue
+            before = int(each.state.step)
+            each.state, report = found
+            each.log(training.STAGE, before, training.row(each.job, each.state, report))
+            if not each.busy or (before + 1) % each.job.config.checkpoint.every == 0:
+                each.save()
+        told(len(busy))
+    alive = [each for each in members if each.lost is None]
+    for each, found in zip(alive, lockstep.together([each.judged for each in alive]), strict=True):
+        if isinstance(found, Exception):
+            each.lose(found)
+    return [each.outcome() for each in members]
