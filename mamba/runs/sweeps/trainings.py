@@ -189,7 +189,8 @@ class _Shared:
         one = mem.repeat(self.ecosystem, inputs.levers, jax.random.split(jax.random.key(0), 1))
         one = one._replace(home=jnp.zeros(1, jnp.int32), parameters=_each(inputs.parameters, 1))
         assert self._fitted is not None
-        return max(self._slope.bytes(calls), self._fitted.compiled(one).bytes)
+        derived = any(config.meta.estimator != "es" for config, _ in members)
+        return max(self._slope.bytes(calls) if derived else 0, self._fitted.compiled(one).bytes)
 
     @property
     def _outcomes(self) -> int:

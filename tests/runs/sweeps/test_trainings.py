@@ -1,0 +1,272 @@
+"""Trainings in step: each is what it would have been alone, whatever interrupts the sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mamba import cli
+from mamba.meta import lockstep
+from mamba.runs import folder, loop
+from mamba.runs.config import load_config
+from mamba.runs.errors import UserError
+from mamba.runs.sweeps import outcomes, processes, report, sweep, trainings
+from mamba.runs.sweeps import spec as specs
+from mamba.world.parameters import WorldParameters
+
+TINY = [
+    "scenario.users=60",
+    "steps=6",
+    "meta.steps=3",
+    "meta.audit_pairs=2",
+    "second_order.seeds=0",
+    "checkpoint.every=2",
+    "log.wandb=disabled",
+    "log.member_runs=none",
+]
+# Perturbed runs: what is differentiated takes long to compile, and is answered in the same way.
+QUICK = ["meta.estimator=es"]
+PARAMETERS = {"meta.learning_rate": {"values": [0.05, 0.3]}, "seed": {"values": [0, 1]}}
+
+
+def made(*, estimator=QUICK, **changed):
+    command = ["${env}", "mamba-eco", "train", "smoke", *(f"--{word}" for word in [*TINY, *estimator]), "${args}"]
+    metric = {"name": "evaluation/utility", "goal": "minimize"}
+    base = {"method": "grid", "parameters": PARAMETERS, "command": command, "metric": metric}
+    return specs.parse({**base, **changed}, name="made")
+
+
+THREE = sweep.Options(per_batch=3)
+
+
+def ran(path, of, *, options=THREE, **more):
+    return sweep.sweep(of, path, options=options, command="mamba-eco sweep made.yaml", **more)
+
+
+def rows_of(path):
+    """What every member logged, by number."""
+    return {number: outcome.rows for number, outcome in sweep._ended(path).items()}
+
+
+def assert_same(rows, others, **tolerance):
+    assert len(rows) == len(others)
+    for row, other in zip(rows, others, strict=True):
+        assert row.keys() == other.keys()
+        names = sorted(name for name, value in row.items() if isinstance(value, int | float))
+        np.testing.assert_allclose([row[n] for n in names], [other[n] for n in names], **tolerance)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trainings") / "made"
+    return SimpleNamespace(path=path, summary=ran(path, made()))
+
+
+@pytest.fixture(scope="module")
+def differentiated(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trainings") / "made"
+    ran(path, made(estimator=[]))
+    return path
+
+
+def test_a_sweep_of_trainings_leaves_what_it_promises(trained):
+    summary = trained.summary
+    assert summary["finished"] and summary["members"] == 4 and summary["frozen"] == []
+    assert summary["groups"] == [[0, 1, 2, 3]]  # step sizes and seeds share one program
+    metrics = folder.read_metrics(trained.path / folder.METRICS)
+    assert [row["meta_step"] for row in metrics] == [0, 1, 2, 3]  # three meta-steps and the evaluation
+    levers = [name for name in metrics[0] if name.startswith("levers/home/") and name.endswith("/median")]
+    assert levers and {row["members/alive"] for row in metrics} == {4}
+    rows = rows_of(trained.path)
+    last = [rows[number][-1]["evaluation/after/polarisation"] for number in range(4)]
+    assert metrics[3]["evaluation/after/polarisation/q25"] == pytest.approx(np.quantile(last, 0.25))
+    table = [json.loads(line) for line in (trained.path / sweep.TABLE).read_text().splitlines()]
+    assert [row["settings"] for row in table][3] == {"meta.learning_rate": 0.3, "seed": 1}
+    assert table[summary["best"][0]]["evaluation/utility"] == min(row["evaluation/utility"] for row in table)
+    # Folders to go on from are gone when there is nothing left to go on with.
+    assert not any((trained.path / sweep.FOLDERS).iterdir())
+    page = report.write_report(trained.path).read_text()
+    assert "meta.learning_rate" in page and "4 members" in page
+
+
+def test_a_member_is_what_it_is_alone(trained, tmp_path):
+    _check_alone(trained.path, tmp_path, QUICK)
+
+
+@pytest.mark.slow
+def test_a_member_that_is_differentiated_is_what_it_is_alone(differentiated, tmp_path):
+    _check_alone(differentiated, tmp_path, [])
+
+
+def _check_alone(path, place, words):
+    config = load_config("smoke", [*TINY, *words, "meta.learning_rate=0.3", "seed=1"])
+    loop.train(config, place / "alone", command="mamba-eco train")
+    alone = outcomes.of_rows("train", folder.read_metrics(place / "alone" / folder.METRICS)).rows
+    assert_same(rows_of(path)[3], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(trained, tmp_path, monkeypatch):
+    place, step = tmp_path / "made", trainings.optimise.step
+
+    def signalled(trainer, state):
+        if int(state.step) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, state)
+
+    monkeypatch.setattr(trainings.optimise, "step", signalled)
+    assert ran(place, made())["finished"] is False
+    saved = sorted((place / sweep.FOLDERS).glob("*/checkpoints/*"))
+    assert {found.name for found in saved} == {"0000000002"} and len(
+        saved
+    ) == 3  # the first batch, within one meta-step
+    taken = []
+
+    def counted(trainer, state):
+        taken.append(int(state.step))
+        return step(trainer, state)
+
+    monkeypatch.setattr(trainings.optimise, "step", counted)
+    # In other batches than before.
+    assert ran(place, made(), options=sweep.Options(per_batch=2))["finished"] is True
+    assert sorted(taken) == [0, 1, 2, 2, 2, 2]
+    for number, rows in rows_of(trained.path).items():
+        assert_same(rows, rows_of(place)[number], rtol=0, atol=0)
+    assert (place / folder.METRICS).read_text() == (trained.path / folder.METRICS).read_text()
+    # And what is done is not done again; a damaged batch is.
+    monkeypatch.setattr(trainings.optimise, "step", None)
+    ran(place, made())
+    part = sorted((place / sweep.PARTS).glob("*.jsonl"))[0]
+    part.write_text(part.read_text()[:-40] + "\n}\n")
+    monkeypatch.setattr(trainings.optimise, "step", step)
+    ran(place, made())
+    assert_same(rows_of(place)[0], rows_of(trained.path)[0], rtol=0, atol=0)
+
+
+def test_parts_put_together_are_the_sweep(trained, tmp_path, monkeypatch):
+    place = tmp_path / "made"
+    for i in (0, 1):
+        assert ran(place, made(), options=sweep.Options(per_batch=3, part=(i, 2)))["finished"] is False
+    monkeypatch.setattr(trainings.optimise, "step", None)  # nothing is left to train
+    ran(place, made())
+    assert (place / sweep.TABLE).read_text() == (trained.path / sweep.TABLE).read_text()
+
+
+def test_members_with_an_error_of_their_own_leave_the_others_bit_equal(trained, tmp_path, monkeypatch):
+    step = trainings.optimise.step
+
+    def poisoned(spec, choice, *, number, shared=()):
+        member = outcomes.Member(number, choice, load_config(spec.source, [*specs.overrides(spec, choice), *shared]))
+        if number != 1:
+            return member
+        broken = dataclasses.replace(WorldParameters(), opinion_rate=math.nan)
+        return member._replace(config=dataclasses.replace(member.config, parameters=broken))
+
+    def failing(trainer, state):
+        if trainer.config.learning_rate == 0.3 and int(state.step) == 1:
+            raise ValueError("polarisation is 0 at the baseline")
+        return step(trainer, state)
+
+    monkeypatch.setattr(outcomes, "member_of", poisoned)
+    monkeypatch.setattr(trainings.optimise, "step", failing)
+    summary = ran(tmp_path / "made", made())
+    assert summary["frozen"] == [1, 2, 3] and summary["best"] == [0]
+    table = [json.loads(line) for line in (tmp_path / "made" / sweep.TABLE).read_text().splitlines()]
+    assert "is not finite" in table[1]["why"] and table[2]["why"] == "polarisation is 0 at the baseline"
+    assert_same(rows_of(tmp_path / "made")[0], rows_of(trained.path)[0], rtol=0, atol=0)
+    # What is no error of a member is nobody's result.
+    monkeypatch.setattr(trainings.optimise, "step", lambda trainer, state: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ran(tmp_path / "bug", made())
+
+
+def test_out_of_memory_names_the_group_and_the_batch_to_try(tmp_path, monkeypatch):
+    def full(self, calls):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.")
+
+    monkeypatch.setattr(lockstep.SideBySide, "__call__", full)
+    of = made(estimator=[], parameters={**PARAMETERS, "meta.monitor_every": {"value": 0}})
+    words = (
+        r"gradients of 3 trainings at a time of the compile group of members 0, 1, 2, 3 .* try --members-per-batch=1"
+    )
+    with pytest.raises(UserError, match=words):
+        ran(tmp_path / "made", of)
+    # Rollouts that fail as a whole fail for all, too.
+    monkeypatch.setattr(trainings.Fitted, "__call__", lambda fitted, members, done=None: full(None, None))
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        ran(tmp_path / "rollouts", of)
+
+
+def test_what_cannot_go_in_step_is_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    def config(*words):
+        return load_config("smoke", [*TINY, *words])
+
+    assert trainings.apart("train", config()) is None
+    assert trainings.apart("train", config("meta.estimator=es")) is None
+    assert "run" in trainings.apart("run", config())
+    for word in ("meta.estimator=pes", "shard=users", "evaluation.transfer=['twitch_es']"):
+        assert trainings.apart("train", config(word))
+    assert trainings.left_out(config("second_order.seeds=2", "pareto.divisions=4")) == ["second_order", "pareto"]
+    given = []
+
+    def fake(spec, members, path, **more):
+        given.extend(member.number for member in members)
+        return {
+            member.number: outcomes.Outcome([{"meta_step": 3, "evaluation/utility": 1.0}]) for member in members
+        }, True
+
+    monkeypatch.setattr(processes, "run", fake)
+    monkeypatch.setattr(trainings, "run", lambda group, places, *, keep, **more: keep(
+        {number: outcomes.Outcome([{"meta_step": 3, "evaluation/utility": 2.0}]) for number in places}
+    ) or True)  # fmt: skip
+    of = made(parameters={"meta.estimator": {"values": ["hybrid", "pes", "es"]}})
+    summary = ran(tmp_path / "made", of)
+    assert given == [1] and summary["groups"] == [[0, 2]] and summary["best"] == [1, 0, 2]
+    assert "meta.estimator=pes" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_predicts_the_memory_of_trainings(capsys):
+    sweep.dry_run(made(estimator=[]), options=THREE)
+    told = capsys.readouterr().out
+    assert "trainings in step" in told and " MiB" in told
+    sweep.dry_run(made(), options=sweep.Options(processes=2))
+    assert "4 are processes of their own (mamba-eco train): --processes=2" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_side_by_side_is_one_after_the_other(differentiated, tmp_path, monkeypatch):
+    """The layout of accelerators, where trainings are differentiated side by side."""
+    monkeypatch.setattr(trainings, "layout", lambda: "vmap")
+    ran(tmp_path / "made", made(estimator=[]))
+    for number, rows in rows_of(differentiated).items():
+        assert_same(rows, rows_of(tmp_path / "made")[number], rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_best_members_get_runs_of_their_own_that_go_on_where_they_are(tmp_path):
+    shared = ["log.member_runs=top_k", "log.top_k=1", "second_order.seeds=2", "second_order.audit_seeds=0"]
+    summary = ran(tmp_path / "made", made(), shared=shared)
+    place = tmp_path / "made" / sweep.FOLDERS / f"{summary['best'][0]:06d}"
+    kept = folder.load_run(place)
+    assert kept.summary["stages"] == ["evaluation", "second_order", "training"]
+    again = outcomes.of_rows("train", kept.metrics).rows
+    assert_same(rows_of(tmp_path / "made")[summary["best"][0]], again[:5], rtol=1e-6)
+    assert sorted(entry.name for entry in (tmp_path / "made" / sweep.FOLDERS).iterdir()) == [place.name]
+
+
+def test_the_command_line_plans_trainings(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_devices", lambda wanted: None)
+    monkeypatch.setattr(trainings, "predicted", lambda group, *, size: 2**20)
+    assert cli.main(["sweep", "learning_rate", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "learning_rate: 6 members" in told and "trainings in step" in told
