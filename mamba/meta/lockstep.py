@@ -123,6 +123,12 @@ def together(tasks: Sequence[Callable[[], T]]) -> list[T | Exception]:
     return [control.result for control in controls]
 
 
+def shapes(arguments: Any) -> Any:
+    """Structure, shapes and types of a pytree of arrays; hashable."""
+    leaves, treedef = jax.tree.flatten(arguments)
+    return treedef, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+
+
 class SideBySide:
     """Answers calls of a kernel by one compiled program that takes several of them.
 
@@ -147,9 +153,7 @@ class SideBySide:
         """Results of calls, in their order, as numpy arrays."""
         alike: dict[Any, list[int]] = {}
         for number, arguments in enumerate(calls):
-            leaves, treedef = jax.tree.flatten(arguments)
-            shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-            alike.setdefault((treedef, shapes), []).append(number)
+            alike.setdefault(shapes(arguments), []).append(number)
         found: dict[int, Any] = {}
         for numbers in alike.values():
             for begin in range(0, len(numbers), self._size):

@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from mamba import members as mem
 from mamba.runs import progress
 from mamba.runs.errors import UserError
 
+T = TypeVar("T")
 MODES = ("auto", "on", "off")
 
 
@@ -152,3 +153,19 @@ def gathered(values: np.ndarray, total: int) -> np.ndarray:
         return values
     every = np.asarray(multihost_utils.process_allgather(values))  # [processes, each, ...]
     return np.swapaxes(every, 0, 1).reshape(-1, *values.shape[1:])[:total]
+
+
+def shared_out(answer: Callable[[Sequence[T]], Sequence[Any]], questions: Sequence[T]) -> list[Any]:
+    """Answers to questions, of which every process works out its part and gets all; dealt out as `mine` deals members.
+
+    Args:
+        answer: questions -> pytrees of arrays, of the same shapes for all questions.
+        questions: at least one, the same in every process.
+    """
+    processes, total = jax.process_count(), len(questions)
+    if processes == 1:
+        return list(answer(questions))
+    index = np.minimum(np.arange(-(-total // processes)) * processes + jax.process_index(), total - 1)
+    own = answer([questions[at] for at in index])
+    every = multihost_utils.process_allgather(jax.tree.map(lambda *leaves: np.stack(leaves), *own))
+    return [jax.tree.map(lambda leaf, at=at: leaf[at % processes, at // processes], every) for at in range(total)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -61,6 +63,28 @@ def test_members_are_dealt_out_and_gathered_in_order(monkeypatch, total):
     assert len({len(part) for part in parts}) == 1
     monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda values: np.stack(parts)[..., None])
     np.testing.assert_array_equal(distributed.gathered(parts[0][:, None], total)[:, 0], np.arange(total))
+
+
+@pytest.mark.parametrize("total", [1, 2, 5])
+def test_questions_are_shared_out_and_answered_in_order(monkeypatch, total):
+    questions, asked = list(range(total)), []
+
+    def answer(some):
+        asked.append(list(some))
+        return [{"ten": np.full(3, 10 * number)} for number in some]
+
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    parts = []
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda tree: parts.append(tree) or tree)
+    for process in range(2):
+        monkeypatch.setattr(distributed.jax, "process_index", lambda process=process: process)
+        with contextlib.suppress(IndexError):  # what one process alone has gathered is no whole
+            distributed.shared_out(answer, questions)
+    assert len({len(some) for some in asked}) == 1 and set(asked[0] + asked[1]) == set(questions)
+    every = {"ten": np.stack([part["ten"] for part in parts[:2]])}
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda tree: every)
+    found = distributed.shared_out(answer, questions)
+    assert [each["ten"].tolist() for each in found] == [[10 * number] * 3 for number in questions]
 
 
 def _free_port() -> int:
@@ -142,3 +166,33 @@ def test_two_processes_train_save_and_go_on(tmp_path):
     # What several processes left, one can go on with.
     trained(tmp_path / "two", 4, processes=1)
     assert folder.load_run(tmp_path / "two").summary["finished"] is True
+
+
+SWEEP = """
+name: rates
+method: grid
+metric: {name: evaluation/utility, goal: minimize}
+parameters:
+  meta.learning_rate: {values: [0.05, 0.1, 0.3]}
+command: ["${env}", mamba-eco, train, smoke, "${args}"]
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_members_of_a_sweep_in_step(tmp_path):
+    (tmp_path / "rates.yaml").write_text(SWEEP, encoding="utf-8")
+    words = ["--log.wandb=disabled", "--log.member_runs=none", "--meta.steps=2", *TINY]
+
+    def swept(path: Path, processes: int) -> dict[str, object]:
+        cluster = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", str(processes)]
+        command = [sys.executable, "-m", "mamba", "sweep", str(tmp_path / "rates.yaml"), "--run_dir", str(path), *words]
+        running = []
+        for process in range(processes):
+            own = [*cluster, "--process-id", str(process)] if processes > 1 else []
+            running.append(subprocess.Popen([*command, *own], cwd=ROOT, text=True, stderr=subprocess.PIPE))
+        said = [process.communicate(timeout=900) for process in running]
+        assert [process.returncode for process in running] == [0] * processes, said
+        return {row["member"]: row["evaluation/utility"] for row in map(json.loads, (path / "members.jsonl").open())}
+
+    alone, two = swept(tmp_path / "one", 1), swept(tmp_path / "two", 2)
+    assert len(two) == 3 and two == pytest.approx(alone, rel=1e-4)

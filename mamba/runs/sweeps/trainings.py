@@ -21,7 +21,7 @@ from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba import passing, placement
 from mamba.meta import derivatives, growth, lockstep, optimise, systems, vector
-from mamba.runs import checkpoint, evaluation, folder, restoration, training
+from mamba.runs import checkpoint, distributed, evaluation, folder, restoration, training
 from mamba.runs.config import RunConfig, dump_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.job import Fitted, Job, layout, out_of_memory, platform
@@ -203,11 +203,12 @@ class _Shared:
         return np.split(self._fitted(mem.join(*groups)), ends)
 
     def _fitting(self, kernel: lockstep.SideBySide) -> lockstep.Answer:
-        """The answers of a kernel; out of memory, it says what to do."""
+        """The answers of a kernel, shared out over the processes; out of memory, it says what to do."""
 
         def answer(calls: list[tuple[Any, ...]]) -> list[Any]:
+            alike = len({lockstep.shapes(arguments) for arguments in calls}) == 1
             try:
-                return kernel(calls)
+                return distributed.shared_out(kernel, calls) if alike else kernel(calls)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
