@@ -147,6 +147,11 @@ def mine(members: mem.Members) -> mem.Members:
     return jax.tree.map(lambda leaf: leaf[index], members)
 
 
+def of_all(count: int) -> int:
+    """How many members all processes take where each takes so many."""
+    return count * jax.process_count()
+
+
 def gathered(values: np.ndarray, total: int) -> np.ndarray:
     """Values of all `total` members in their order, on every process, from those of `mine`."""
     if jax.process_count() == 1:

@@ -20,7 +20,7 @@ from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba.meta import systems
 from mamba.objectives import NAMES
-from mamba.runs import progress, results, stops
+from mamba.runs import distributed, folder, progress, results, stops
 from mamba.runs.config import RunConfig
 from mamba.runs.job import Fitted, Job, layout
 from mamba.streams import stream
@@ -28,6 +28,7 @@ from mamba.world.parameters import as_arrays
 
 STAGE = "simulation"
 FILE = "simulation.npz"
+PART_FILE = "simulation.part.npz"  # the rollouts that are done, until all are
 WHOLE, PART = "simulation", "ecosystem"  # before the names of objectives: of the whole rollout, of a part of it
 
 
@@ -83,6 +84,7 @@ def at_home(inputs: eco.Inputs) -> eco.Inputs:
 
 
 _RESULTS = results.of_stage(FILE, reads={STAGE: results.ALL}, indifferent=("meta", "evaluation"))
+_PART = results.of_stage(PART_FILE, reads={STAGE: results.ALL}, indifferent=("meta", "evaluation"))
 is_stale = functools.partial(results.is_stale, _RESULTS)
 
 
@@ -98,7 +100,7 @@ def check(job: Job) -> None:
 
 
 def run(job: Job, path: Path, *, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
-    """Simulates, or reads what was simulated before.
+    """Simulates, or reads what was simulated before; what a stopped process has simulated is kept, chunk by chunk.
 
     Returns:
         `values` [S, 1 + W, J] and `hours` [W], as `simulation.npz` holds them.
@@ -108,14 +110,24 @@ def run(job: Job, path: Path, *, stop: Callable[[], bool]) -> dict[str, np.ndarr
     """
 
     def measure() -> dict[str, np.ndarray]:
-        inputs = at_home(job.inputs)
-        evaluate = evaluator(job.ecosystem, inputs, job.config, chunk=job.config.chunk)
-        total = job.config.simulation.seeds
-        with progress.progress(total, f"simulation: {total} rollouts") as meter:
-            found = evaluate(members(job.ecosystem, job.config), stops.counted(meter, stop, total=total))
-        return kept(job.config, np.asarray(found, np.float64)[..., : len(NAMES)])
+        evaluate = evaluator(job.ecosystem, at_home(job.inputs), job.config, chunk=job.config.chunk)
+        everyone, total = members(job.ecosystem, job.config), job.config.simulation.seeds
+        done = results.kept(_PART, job, path)
+        values = [] if done is None else list(done["values"])
+        size = distributed.of_all(evaluate.compiled(distributed.mine(everyone)).chunk)
+        with progress.progress(total, f"simulation: {total} rollouts", done=len(values)) as meter:
+            while (begin := len(values)) < total:
+                stops.heed(stop)
+                some = jax.tree.map(lambda leaf, at=begin: leaf[at : at + size], everyone)
+                values += list(np.asarray(evaluate(some), np.float64)[..., : len(NAMES)])
+                if len(values) < total:
+                    folder.write_arrays(path / PART_FILE, kept(job.config, np.stack(values)))
+                meter.advance(len(values) - begin)
+        return kept(job.config, np.stack(values))
 
-    return results.completed(_RESULTS, job, path, measure=measure, extend=lambda known: known)[0]
+    arrays = results.completed(_RESULTS, job, path, measure=measure, extend=lambda known: known)[0]
+    (path / PART_FILE).unlink(missing_ok=True)
+    return arrays
 
 
 def rows(arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

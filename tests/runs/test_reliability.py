@@ -24,6 +24,13 @@ from mamba.runs.sweeps import processes
 
 TINY = ["--scenario.users=60", "--steps=6", "--simulation.seeds=5", "--simulation.windows=3", "--log.wandb=disabled"]
 FULL = Path("/dev/full")
+SWEEP = """
+method: grid
+metric: {name: simulation/polarisation, goal: minimize}
+parameters:
+  seed: {values: [0, 1, 2, 3]}
+command: ["${env}", mamba-eco, simulate, smoke, "${args}"]
+"""
 
 
 @pytest.fixture
@@ -44,6 +51,7 @@ def rollouts(monkeypatch):
         return np.stack([np.random.default_rng(seed).uniform(0.5, 1.5, shape) for seed in seeds]).astype(np.float32)
 
     monkeypatch.setattr(job.Fitted, "__call__", values)
+    monkeypatch.setattr(job.Fitted, "compiled", lambda fitted, members: SimpleNamespace(chunk=fitted._chunk))
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
     monkeypatch.setattr(cli, "use_all_cores", lambda: None)
     return of
@@ -104,7 +112,7 @@ def test_a_disk_that_is_full_at_any_file_is_one_line_and_the_same_command_goes_o
         assert name in names
 
 
-def test_a_signal_in_a_simulation_is_heard_after_the_chunk(rollouts, tmp_path, capsys):
+def test_a_signal_in_a_simulation_is_heard_after_the_chunk_and_finished_rollouts_are_kept(rollouts, tmp_path, capsys):
     assert carried_out("simulate", tmp_path / "whole", "--chunk=2") == 0
     assert rollouts.done == [2, 2, 1]
     rollouts.done, rollouts.terminated = [], 2
@@ -112,9 +120,33 @@ def test_a_signal_in_a_simulation_is_heard_after_the_chunk(rollouts, tmp_path, c
     assert rollouts.done == [2, 2]
     assert not (tmp_path / "stopped" / folder.SUMMARY).exists()
     assert "stopped in good order; the same command continues" in capsys.readouterr().err
-    rollouts.terminated = 0
+    rollouts.done, rollouts.terminated = [], 0
     assert carried_out("simulate", tmp_path / "stopped", "--chunk=2") == 0
+    assert rollouts.done == [1]
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+
+
+def test_a_signal_in_a_batch_of_a_sweep_is_heard_after_the_chunk(rollouts, tmp_path):
+    (tmp_path / "x.yaml").write_text(SWEEP)
+
+    def swept(place):
+        words = [*TINY, "--chunk=10", "--members-per-batch=4", "--log.member_runs=none", "--run_dir", str(place)]
+        return cli.main(["sweep", str(tmp_path / "x.yaml"), *words])
+
+    assert swept(tmp_path / "whole") == 0
+    assert rollouts.done == [20]
+    # Where memory does not do for a batch, its members go in smaller chunks.
+    limited = SimpleNamespace(chunk=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job.Fitted, "compiled", lambda fitted, members: limited)
+        rollouts.done, rollouts.terminated = [], 1
+        assert swept(tmp_path / "stopped") == 0
+        assert rollouts.done == [10]
+        rollouts.done, rollouts.terminated = [], 0
+        assert swept(tmp_path / "stopped") == 0
+        assert rollouts.done == [10]
+    found, wanted = ((tmp_path / each / "members.jsonl").read_text() for each in ("stopped", "whole"))
+    assert found == wanted
 
 
 def test_a_signal_in_an_analysis_is_heard_after_the_chunk_and_finished_seeds_are_kept(rollouts, tmp_path):

@@ -13,7 +13,7 @@ from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba import placement
 from mamba.objectives import NAMES
-from mamba.runs import simulation
+from mamba.runs import distributed, simulation
 from mamba.runs.job import Fitted, devices, free_memory, platform
 from mamba.runs.sweeps.groups import Group, stacked
 from mamba.runs.sweeps.outcomes import Member
@@ -166,7 +166,8 @@ def run(
     Args:
         of: the plan.
         per_batch: as for the plan.
-        keep: called with the members of a batch and their objectives [N, S, 1 + W, J] as soon as it is done.
+        keep: called with members and their objectives [N, S, 1 + W, J] as soon as these are done: those of a batch, or as many as
+            go to the devices at a time where memory does not do for all of them.
         stop: whether a signal asks to stop.
         programs: compiled before; what is compiled here is added.
 
@@ -176,12 +177,14 @@ def run(
     with devices(of.group.members[0].config):
         evaluate = evaluator(of, per_batch=per_batch, programs=programs)
         for batch in of.batches:
-            if stop():
-                return False
-            values = evaluate(batch.slab)(joined(batch, of.group))
-            seeds = batch.members[0].config.simulation.seeds
-            table = np.asarray(values, np.float64)[..., : len(NAMES)].reshape(
-                len(batch.members), seeds, *values.shape[1:-1], -1
-            )
-            keep(batch.members, table)
+            rollouts, seeds = joined(batch, of.group), batch.members[0].config.simulation.seeds
+            fitted = evaluate(batch.slab)
+            at_a_time = max(1, distributed.of_all(fitted.compiled(distributed.mine(rollouts)).chunk) // seeds)
+            for begin in range(0, len(batch.members), at_a_time):
+                if stop():
+                    return False
+                some = slice(begin * seeds, (begin + at_a_time) * seeds)
+                values = fitted(jax.tree.map(lambda leaf, some=some: leaf[some], rollouts))
+                table = np.asarray(values, np.float64)[..., : len(NAMES)]
+                keep(batch.members[begin : begin + at_a_time], table.reshape(-1, seeds, *table.shape[1:]))
     return True
