@@ -1,4 +1,5 @@
-"""How mamba scales: throughput against users, members and devices, memory against steps; tables and a page of pictures.
+"""How mamba scales: throughput against users, members and devices, memory against steps, and
+what sweeps of trainings cost; tables and a page of pictures.
 
 python experiments/scaling/main.py [FOLDER] [--quick]
 
@@ -15,6 +16,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +43,8 @@ MEMBER_USERS, MEMBER_STEPS = 1_000, 20
 SPLIT_USERS, SPLIT_STEPS = 100_000, 8
 LONG_USERS, LONG_STEPS = 1_000_000, 100
 MEMORY_USERS = 1_000
+TRAININGS = (2, 8)
+TRAINING = ("--second_order.seeds=0", "--log.wandb=disabled", "--log.member_runs=none")
 WORK = 400_000  # user-steps of one call, so that small cases are not all overhead
 REPEATS = 4
 
@@ -69,7 +73,7 @@ def users(task: Task) -> Task:
     run, compile_s = bench.compiled(bench.forward(built, steps, "sampled"), given.levers, given, state)
     wall, cpu = timed(lambda: run(given.levers, given, state))
     done = task["users"] * steps
-    share = done / cpu * bench.FLOOR_BYTES / bench.copy_bandwidth()
+    share = done / (wall if bench.on_accelerator() else cpu) * bench.FLOOR_BYTES / bench.copy_bandwidth()
     return {"wall_rate": done / wall, "cpu_rate": done / cpu, "roofline": share, "compile_s": compile_s}
 
 
@@ -83,7 +87,7 @@ def members(task: Task) -> Task:
     made = mem.compiled(mem.evaluator(built, steps=MEMBER_STEPS, layout=layout), given, some, chunk=count)
     wall, cpu = timed(lambda: mem.in_chunks(made.run, given, some, chunk=made.chunk))
     done = count * MEMBER_USERS * MEMBER_STEPS
-    return {"wall_rate": done / wall, "cpu_rate": done / cpu, "members": count, "bytes": made.bytes}
+    return {"wall_rate": done / wall, "cpu_rate": done / cpu, "rollouts": count, "bytes": made.bytes}
 
 
 def split(task: Task) -> Task:
@@ -127,7 +131,24 @@ def long(task: Task) -> Task:
     return told | {"predicted_bytes": int(program.memory_analysis().temp_size_in_bytes)}
 
 
-WORKERS = {each.__name__: each for each in (users, members, split, memory, long)}
+def trainings(task: Task) -> Task:
+    """A sweep over step sizes, from nothing compiled to its tables: trainings in step, or processes of their own."""
+    rates = [round(0.02 * 2**k, 3) for k in range(task["members"])]
+    command = ["${env}", "mamba-eco", "train", "smoke", *TRAINING, "${args}"]
+    swept = {"method": "grid", "parameters": {"meta.learning_rate": {"values": rates}}, "command": command}
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "rates.yaml").write_text(json.dumps(swept))
+        apart = [f"--processes={task['processes']}"] if task["processes"] else []
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{place}/cache"}
+        environment.pop("XLA_FLAGS", None)  # the command takes the devices that it finds
+        words = [sys.executable, "-m", "mamba", "sweep", "rates.yaml", "--run_dir", "out", *apart]
+        clock = time.perf_counter()
+        subprocess.run(words, cwd=place, env=environment, check=True, capture_output=True)
+        wall, spent = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"wall_s": wall, "cpu_s": spent.ru_utime + spent.ru_stime, "peak_bytes": 1024 * spent.ru_maxrss}
+
+
+WORKERS = {each.__name__: each for each in (users, members, split, memory, long, trainings)}
 
 
 # ---- all of them
@@ -151,27 +172,30 @@ def tasks(*, quick: bool) -> list[Task]:
     ]
     found += [{"of": "split", "which": which, "devices": over} for which in ("one", "all") for over in devices]
     found += [{"of": "memory", "steps": steps, "devices": 1} for steps in (STEPS[:2] if quick else STEPS)]
+    found += [
+        {"of": "trainings", "members": count, "processes": apart, "devices": 1}
+        for count in (TRAININGS[:1] if quick else TRAININGS)
+        for apart in (0, cores)
+    ]
     if not quick:
         found += [{"of": "long", "which": "one", "devices": 1}]
     return found
 
 
-def measured(task: Task) -> Task:
-    """The figures of a task, from a process of its own."""
+def measured(task: Task) -> Task | None:
+    """The figures of a task, from a process of its own; None where that fails."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={task['devices']}"
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, __file__, "--worker", json.dumps(task)]
     result = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if result.returncode:
-        return {"failed": result.returncode}
-    return json.loads(result.stdout.splitlines()[-1])
+    return None if result.returncode else json.loads(result.stdout.splitlines()[-1])
 
 
 def tables(results: Sequence[Task]) -> str:
     """All figures as Markdown."""
 
     def rows(of: str) -> list[Task]:
-        return [each for each in results if each["of"] == of and "failed" not in each]
+        return [each for each in results if each["of"] == of]
 
     def thousands(value: float) -> str:
         return f"{value / 1e3:,.0f}"
@@ -187,7 +211,7 @@ def tables(results: Sequence[Task]) -> str:
     ]
     lines += ["", "| members | devices | thousand user-steps a second | a CPU-second |", "|---|---|---|---|"]
     lines += [
-        f"| {each['members']} | {each['devices']} | {thousands(each['wall_rate'])} | {thousands(each['cpu_rate'])} |"
+        f"| {each['rollouts']} | {each['devices']} | {thousands(each['wall_rate'])} | {thousands(each['cpu_rate'])} |"
         for each in rows("members")
     ]
     lines += [
@@ -203,6 +227,12 @@ def tables(results: Sequence[Task]) -> str:
     lines += ["", "| steps | rollout, kB a user | its gradient, kB a user |", "|---|---|---|"]
     lines += [
         f"| {each['steps']} | {each['forward'] / 1e3:.1f} | {each['backward'] / 1e3:.1f} |" for each in rows("memory")
+    ]
+    lines += ["", "| trainings | how | seconds | CPU-seconds | largest process, MB |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {each['members']} | {str(each['processes']) + ' processes' if each['processes'] else 'in step'} | "
+        f"{each['wall_s']:,.0f} | {each['cpu_s']:,.0f} | {each['peak_bytes'] / 1e6:,.0f} |"
+        for each in rows("trainings")
     ]
     for each in rows("long"):
         lines += [
@@ -232,17 +262,16 @@ def pictures(results: Sequence[Task], path: Path) -> None:
             column,
         )
 
-    kept = [each for each in results if "failed" not in each]
     for which, said in (("one", "one recommender"), ("all", "eight kinds")):
-        of = [each for each in kept if each["of"] == "users" and each["which"] == which]
+        of = [each for each in results if each["of"] == "users" and each["which"] == which]
         line(of, said, "users", "wall_rate", 1e3, 1, 1, "solid")
-        of = [each for each in kept if each["of"] == "split" and each["which"] == which]
+        of = [each for each in results if each["of"] == "split" and each["which"] == which]
         line(of, f"{said}, {SPLIT_USERS:,} users", "devices", "wall_rate", 1e3, 2, 1, "dot")
-    for count in sorted({each["devices"] for each in kept if each["of"] == "members"}):
-        of = [each for each in kept if each["of"] == "members" and each["devices"] == count]
+    for count in sorted({each["devices"] for each in results if each["of"] == "members"}):
+        of = [each for each in results if each["of"] == "members" and each["devices"] == count]
         said = f"members of {MEMBER_USERS:,} users, {count} device{'s' * (count > 1)}"
-        line(of, said, "members", "wall_rate", 1e3, 1, 2, dashes.get(count, "dot"))
-    of = [each for each in kept if each["of"] == "memory"]
+        line(of, said, "rollouts", "wall_rate", 1e3, 1, 2, dashes.get(count, "dot"))
+    of = [each for each in results if each["of"] == "memory"]
     for part, said in (("forward", "rollout"), ("backward", "gradient")):
         line(of, said, "steps", part, 1e3, 2, 2, "solid")
     for row, column, x, y in (
@@ -275,7 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if any(task.items() <= each.items() for each in results):
             continue
         print(f"{task} ...", file=sys.stderr, flush=True)
-        results.append(task | measured(task))
+        told = measured(task)
+        if told is None:
+            print(f"{task} failed: it is tried again next time", file=sys.stderr, flush=True)
+            continue
+        results.append(task | told)
         kept.write_text(json.dumps(results, indent=1))
     pictures(results, given.folder / "pictures.html")
     print(tables(results))

@@ -101,15 +101,19 @@ def slope(
     return weights / (1.0 + push.sum())
 
 
+class ZeroBaseline(ValueError):
+    """Something that is to change relative to a baseline is 0 there."""
+
+
 def check(baseline: np.ndarray, goal: Goal) -> None:
     """Refuses a goal that is relative to nothing.
 
     Raises:
-        ValueError: an objective that is minimised or kept is 0 at the baseline [J].
+        ZeroBaseline: an objective that is minimised or kept is 0 at the baseline [J].
     """
     for k in sorted({*np.flatnonzero(goal.weights).tolist(), *goal.kept.tolist()}):
         if abs(baseline[k]) < _NOTHING:
-            raise ValueError(
+            raise ZeroBaseline(
                 f"{NAMES[k]} is {baseline[k]:.2g} with the default levers, so it has no relative change: take it out of "
                 "minimise and keep, or deploy what makes it occur"
             )

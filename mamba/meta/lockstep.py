@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,12 @@ from mamba import placement
 T = TypeVar("T")
 # arguments of N calls -> N results; one that is an exception is raised by its own call
 Answer = Callable[[list[tuple[Any, ...]]], Sequence[Any]]
+
+
+class _Question(NamedTuple):
+    order: int
+    answer: Answer
+    arguments: tuple[Any, ...]
 
 
 class _Ended(BaseException):
@@ -40,7 +46,7 @@ class _Control:
         self._turn, self._paused = threading.Semaphore(0), threading.Semaphore(0)
         self._answer: Any = None
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.question: tuple[Answer, tuple[Any, ...]] | None = None
+        self.question: _Question | None = None
         self.result: Any = None
 
     def go_on(self, answer: Any = None) -> None:
@@ -51,9 +57,9 @@ class _Control:
         self._turn.release()
         self._paused.acquire()
 
-    def ask(self, answer: Answer, arguments: tuple[Any, ...]) -> Any:
+    def ask(self, question: _Question) -> Any:
         """Waits for an answer, in its own thread."""
-        self.question = (answer, arguments)
+        self.question = question
         self._paused.release()
         self._turn.acquire()
         return _raised(self._answer)
@@ -63,11 +69,10 @@ class _Control:
         self._turn.acquire()
         try:
             self.result = self._task()
-        except _Ended:
-            pass
-        except Exception as error:  # what it means is for the caller of `together` to say
+        except BaseException as error:  # what it means is for the caller of `together` to say
             self.result = error
-        self._paused.release()
+        finally:
+            self._paused.release()
 
 
 def _raised(answer: Any) -> Any:
@@ -76,16 +81,20 @@ def _raised(answer: Any) -> Any:
     return answer
 
 
-def asking(answer: Answer) -> Callable[..., Any]:
+def asking(answer: Answer, *, order: int = 0) -> Callable[..., Any]:
     """A function whose calls by the tasks of `together` are answered together; others are answered at once.
 
     Args:
         answer: arguments of N calls -> N results in the same order; one that is an exception is raised by its own call.
+        order: of several kinds of questions, those of the least order are answered first: who asks what comes later in a task waits
+            for those behind.
     """
 
     def ask(*arguments: Any) -> Any:
         control: _Control | None = getattr(_Control.present, "control", None)
-        return _raised(answer([arguments])[0]) if control is None else control.ask(answer, arguments)
+        if control is None:
+            return _raised(answer([arguments])[0])
+        return control.ask(_Question(order, answer, arguments))
 
     return ask
 
@@ -101,20 +110,26 @@ def together(tasks: Sequence[Callable[[], T]]) -> list[T | Exception]:
         What every task returned, or the exception that it raised; the others go on without it.
 
     Raises:
-        Exception: one that answering raised as a whole; all tasks are ended then.
+        BaseException: one that answering raised as a whole, or a task's own that is no `Exception`; all tasks are ended then.
     """
     controls = [_Control(task) for task in tasks]
     waiting: list[_Control] = []
+
+    def go_on(control: _Control, answer: Any = None) -> None:
+        control.go_on(answer)
+        if isinstance(control.result, BaseException) and not isinstance(control.result, Exception):
+            raise control.result
+
     try:
         for control in controls:
-            control.go_on()
+            go_on(control)
             waiting += [control] if control.question else []
         while waiting:
-            asked = [(each, each.question) for each in waiting if each.question]
-            kind = asked[0][1][0]  # one kind at a time: who is ahead waits for those behind
-            alike = [(each, arguments) for each, (answer, arguments) in asked if answer is kind]
-            for (control, _), answer in zip(alike, kind([arguments for _, arguments in alike]), strict=True):
-                control.go_on(answer)
+            first = min((each.question for each in waiting if each.question), key=lambda question: question.order)
+            alike = [each for each in waiting if each.question and each.question.answer is first.answer]
+            answers = first.answer([each.question.arguments for each in alike if each.question])
+            for control, answer in zip(alike, answers, strict=True):
+                go_on(control, answer)
             waiting = [each for each in waiting if each.question]
     finally:
         for control in waiting:
@@ -130,68 +145,54 @@ def shapes(arguments: Any) -> Any:
 
 
 class SideBySide:
-    """Answers calls of a kernel by one compiled program that takes several of them.
+    """Answers calls of a kernel by one compiled program that takes several of them; calls of other shapes are other programs."""
 
-    Calls of different shapes are different programs. An array that all calls of a chunk have in common, the very same one, is
-    passed once.
-    """
-
-    def __init__(self, kernel: Callable[..., Any], *, layout: mem.Layout, width: int) -> None:
+    def __init__(self, kernel: Callable[..., Any], *, layout: mem.Layout, width: int, common: int = 0) -> None:
         """Prepares it.
 
         Args:
             kernel: pure, from pytrees of arrays to a pytree of arrays; not jitted, and split over no devices of its own.
             layout: on a device, calls one after the other ("loop") or side by side ("vmap").
             width: most calls that run side by side, over all devices; one after the other, every device has one at a time.
+            common: leading arguments that all calls have in common; they are passed once.
         """
         devices = placement.member_devices()
-        self._kernel, self._layout = kernel, layout
-        self._size = devices if layout == "loop" else -(-max(width, 1) // devices) * devices
-        self._programs: dict[Any, Callable[..., Any]] = {}
+        self.width = devices if layout == "loop" else -(-max(width, 1) // devices) * devices
+        self._common = common
 
-    def __call__(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Results of calls, in their order, as numpy arrays."""
-        alike: dict[Any, list[int]] = {}
-        for number, arguments in enumerate(calls):
-            alike.setdefault(shapes(arguments), []).append(number)
-        found: dict[int, Any] = {}
-        for numbers in alike.values():
-            for begin in range(0, len(numbers), self._size):
-                chunk = numbers[begin : begin + self._size]
-                program, given = self._chunk([calls[number] for number in chunk])
-                results = jax.tree.map(np.asarray, program(*given))
-                found |= {number: jax.tree.map(lambda x, at=at: x[at], results) for at, number in enumerate(chunk)}
-        return [found[number] for number in range(len(calls))]
+        def one(shared: tuple[Any, ...], own: tuple[Any, ...]) -> Any:
+            return kernel(*shared, *own)
 
-    def bytes(self, calls: Sequence[tuple[Any, ...]]) -> int:
-        """Predicted peak memory of calls of one shape, over all devices; 0 where the back end does not say."""
-        program, given = self._chunk(calls[: self._size])
-        return mem.predicted_bytes(jax.jit(program).lower(*given).compile())
-
-    def _chunk(self, calls: Sequence[tuple[Any, ...]]) -> tuple[Callable[..., Any], tuple[list[Any], list[Any]]]:
-        """The program of a chunk of calls of one shape, and what to give it: what is common to all, and what is not."""
-        flat, treedef = [jax.tree.leaves(arguments) for arguments in calls], jax.tree.structure(calls[0])
-        # Filled up: one program, however many calls are left.
-        columns = list(zip(*(flat + [flat[-1]] * (self._size - len(flat))), strict=True))
-        common = tuple(all(leaf is column[0] for leaf in column) for column in columns)
-        if len(calls) == 1 < self._size:  # it has everything in common with itself, so that any program does
-            common = next((known for like, known in self._programs if like == treedef), (False,) * len(columns))
-        if (treedef, common) not in self._programs:
-            self._programs[treedef, common] = self._program(treedef, common)
-        shared = [column[0] for column, is_ in zip(columns, common, strict=True) if is_]
-        own = [jnp.stack(column) for column, is_ in zip(columns, common, strict=True) if not is_]
-        return self._programs[treedef, common], (shared, own)
-
-    def _program(self, treedef: Any, common: tuple[bool, ...]) -> Callable[..., Any]:
-        def one(shared: list[Any], own: list[Any]) -> Any:
-            parts = {True: iter(shared), False: iter(own)}
-            return self._kernel(*jax.tree.unflatten(treedef, [next(parts[is_]) for is_ in common]))
-
-        def block(shared: list[Any], own: list[Any]) -> Any:
-            if self._size == 1:
-                return jax.tree.map(lambda leaf: leaf[None], one(shared, own))
-            if self._layout == "vmap":
+        def block(shared: tuple[Any, ...], own: tuple[Any, ...]) -> Any:
+            if layout == "vmap":
                 return jax.vmap(one, (None, 0))(shared, own)
             return jax.lax.map(lambda each: one(shared, each), own)
 
-        return jax.jit(mem.over_devices(block, shared=1, split=1))
+        self._run = jax.jit(mem.over_devices(block, shared=1, split=1))
+
+    def __call__(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Results of calls, in their order, as numpy arrays."""
+        found: dict[int, Any] = {}
+        for numbers in self._chunks(calls):
+            results = jax.tree.map(np.asarray, self._run(*self._given([calls[number] for number in numbers])))
+            found |= {number: jax.tree.map(lambda x, at=at: x[at], results) for at, number in enumerate(numbers)}
+        return [found[number] for number in range(len(calls))]
+
+    def bytes(self, calls: Sequence[tuple[Any, ...]]) -> int:
+        """Predicted peak memory of calls, over all devices; 0 where the back end does not say."""
+        chunks = {shapes(calls[numbers[0]]): numbers for numbers in self._chunks(calls)}
+        given = [self._given([calls[number] for number in numbers]) for numbers in chunks.values()]
+        return max((mem.predicted_bytes(self._run.lower(*each).compile()) for each in given), default=0)
+
+    def _chunks(self, calls: Sequence[tuple[Any, ...]]) -> list[list[int]]:
+        """Numbers of the calls that go together: of one shape, and not too many."""
+        alike: dict[Any, list[int]] = {}
+        for number, arguments in enumerate(calls):
+            alike.setdefault(shapes(arguments), []).append(number)
+        return [some[at : at + self.width] for some in alike.values() for at in range(0, len(some), self.width)]
+
+    def _given(self, calls: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What is common to a chunk of calls, and what is not, stacked; filled up: one program, however many calls are left."""
+        filled = [*calls, *([calls[-1]] * (self.width - len(calls)))]
+        own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(each[self._common :] for each in filled))
+        return calls[0][: self._common], own

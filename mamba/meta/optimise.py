@@ -344,7 +344,7 @@ def aimed(
         violation: [K] constraint values; None takes those of these outcomes.
 
     Raises:
-        ValueError: an objective is 0 at the baseline, so that a share of it cannot be kept nor a relative change be minimised.
+        ZeroBaseline: an objective is 0 at the baseline, so that a share of it cannot be kept nor a relative change be minimised.
     """
     config, goal = trainer.config, trainer.goal
     before = baseline[: len(NAMES)]

@@ -45,6 +45,7 @@ from mamba.runs.job import Job, devices, prepare
 
 INTERACTIONS, TRAINING, EVALUATION = analysis.STAGE, training.STAGE, evaluation.STAGE
 RESTORATION = restoration.STAGE
+MEMBER = "member"  # the `job_type` of a member of a sweep
 _OPTIONAL = (
     sensitivities,
     emergence,
@@ -238,6 +239,10 @@ def _closed(
         job_type=job_type,
     )
     try:
+        if job_type == MEMBER and done:  # what was trained in the sweep has been logged nowhere else
+            for row in folder.read_metrics(path / folder.METRICS):
+                if row.get("stage") == TRAINING:
+                    tracker.log(row["meta_step"], {name: value for name, value in row.items() if name != "stage"})
         summary = stages(_Open(job, path, kept, trainer, state, before, metrics, tracker, stop))
         if summary is None:
             progress.say(f"stopped in good order; the same command continues in {path}")

@@ -34,13 +34,14 @@ def test_questions_are_answered_together_and_results_come_in_order():
     assert lockstep.together([]) == []
 
 
-def test_questions_of_different_kinds_wait_for_their_like():
-    seen, other = [], []
-    ask, look = summing(seen), summing(other)
-    first = lambda: look(1) + ask(2)  # noqa: E731
-    second = lambda: ask(3)  # noqa: E731
-    assert lockstep.together([first, second, second]) == [30, 30, 30]
-    assert (other, seen) == ([1], [3])
+@pytest.mark.parametrize("tasks", [(0, 1, 1), (1, 1, 0)])
+def test_who_is_ahead_waits_for_those_behind(tasks):
+    seen, earlier = [], []
+    late = lockstep.asking(lambda calls: seen.append(len(calls)) or [10 * n for (n,) in calls], order=1)
+    early = lockstep.asking(lambda calls: earlier.append(len(calls)) or [n for (n,) in calls])
+    each = [lambda: early(1) + late(2), lambda: late(3)]
+    assert lockstep.together([each[task] for task in tasks]) == [(21, 30)[task] for task in tasks]
+    assert (earlier, seen) == ([1], [3])
 
 
 def test_an_error_of_one_leaves_the_others_alone():
@@ -76,6 +77,18 @@ def test_an_answer_that_fails_as_a_whole_ends_every_task():
     assert len(ended) == 3 and threading.active_count() == before
 
 
+def test_what_is_no_mere_error_of_a_task_reaches_the_caller():
+    ask, before = summing([]), threading.active_count()
+
+    def leaves():
+        ask(1)
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        lockstep.together([lambda: ask(1) + ask(2) + ask(3), leaves, lambda: ask(2)])
+    assert threading.active_count() == before
+
+
 @pytest.mark.parametrize(("layout", "width"), [("loop", 1), ("vmap", 1), ("vmap", 2), ("vmap", 4)])
 def test_calls_side_by_side_are_the_calls_one_by_one(layout, width):
     traced = []
@@ -85,10 +98,9 @@ def test_calls_side_by_side_are_the_calls_one_by_one(layout, width):
         assert nothing is None
         return jnp.sum(table) * x + jax.random.normal(key), {"double": 2 * x}
 
-    many = lockstep.SideBySide(kernel, layout=layout, width=width)
-    table, other = jnp.arange(6.0), jnp.ones(3)
-    keys = jax.random.split(jax.random.key(0), 5)
-    calls = [(table if i != 3 else other, jnp.float32(i), key, None) for i, key in enumerate(keys)]
+    many = lockstep.SideBySide(kernel, layout=layout, width=width, common=1)
+    table = jnp.arange(6.0)
+    calls = [(table, jnp.float32(i), key, None) for i, key in enumerate(jax.random.split(jax.random.key(0), 5))]
     for call, (value, told) in zip(calls, many(calls), strict=True):
         alone, double = kernel(*call)
         np.testing.assert_allclose(value, alone, rtol=1e-6)
@@ -99,15 +111,15 @@ def test_calls_side_by_side_are_the_calls_one_by_one(layout, width):
     many([calls[0], calls[1], calls[2], calls[4]])
     many(calls[:1])
     assert not traced
-    assert many.bytes(calls[:2]) > 0
+    # And another one for those of another shape, which do not hold each other up.
+    vector = (table, jnp.arange(3.0), jax.random.key(7), None)
+    results = many([calls[0], vector, calls[1]])
+    assert [np.shape(value) for value, _ in results] == [(), (3,), ()]
+    assert many.bytes([calls[0], vector]) > 0
 
 
-def test_what_all_calls_share_is_passed_once():
-    def kernel(table, x):
-        return table[0] * x
-
-    many = lockstep.SideBySide(kernel, layout="vmap", width=2)
-    table = jnp.ones(1000)
-    _, (shared, own) = many._chunk([(table, jnp.float32(1.0)), (table, jnp.float32(2.0))])
+def test_what_all_calls_have_in_common_is_passed_once():
+    many = lockstep.SideBySide(lambda table, x: table[0] * x, layout="vmap", width=2, common=1)
+    shared, own = many._given([(jnp.ones(1000), jnp.float32(1.0)), (jnp.ones(1000), jnp.float32(2.0))])
     assert [leaf.shape for leaf in shared] == [(1000,)]
-    assert own[0].shape[0] >= 2
+    assert own[0].shape == (many.width,)

@@ -1,4 +1,7 @@
-"""A small training that is killed at every change a save makes to the file system: a program for `test_checkpoint`.
+"""A small training that is killed at every change that Python makes to the file system in a save: a program for `test_checkpoint`.
+
+The arrays themselves are written by threads of orbax, between two of these changes; a folder that lacks some is one without its
+final name.
 
 The loop, the checkpoints and the metrics are those of a run; only the meta-step is a stand-in, so that a hundred saves take
 seconds. Every attempt is a process of its own (forked before JAX has started) that kills itself right before the n-th change of

@@ -75,6 +75,7 @@ class _Open(NamedTuple):
         known: objectives [S, 1 + W, J] of members that simulated, by number.
         ended: outcomes of members that trained in step, by number.
         programs: compiled so far.
+        trainers: likewise, for members that train in step.
         stop: whether a signal asks to stop.
     """
 
@@ -87,6 +88,7 @@ class _Open(NamedTuple):
     known: dict[int, np.ndarray]
     ended: dict[int, Outcome]
     programs: batches.Programs
+    trainers: trainings.Programs
     stop: Callable[[], bool]
 
     @property
@@ -154,15 +156,22 @@ def sweep(
         opened.claim()
         for key in spec.unused:
             progress.say(f"{key}: says something to wandb only")
+        if options.part is not None and spec.job != "simulate" and jax.process_count() > 1:
+            raise UserError(
+                f"--part: a part of members that {spec.job} is one process; give every process a part of its own"
+            )
         known, ended = _known(opened.path), _ended(opened.path)
-        at_work = _Open(spec, options, shared, base, opened.path, Path(path), known, ended, {}, stop)
+        at_work = _Open(spec, options, shared, base, opened.path, Path(path), known, ended, {}, {}, stop)
         mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
+        stopped = {"name": spec.name, "finished": False}
         result = _carried_out(at_work, mine)
-        if result is None:
+        if result is not None and options.part is None:
+            summary = _completed(at_work, result, command=command, clock=clock)
+            if summary is not None:
+                return summary
+        if result is None or options.part is None:
             progress.say(f"stopped in good order; the same command continues in {opened.path}")
-            return {"name": spec.name, "finished": False}
-        if options.part is None:
-            return _completed(at_work, result, command=command, clock=clock)
+            return stopped
         summary = {"name": spec.name, "finished": True, "part": list(options.part), "members": len(result.members)}
         folder.write_json(opened.path / folder.SUMMARY, summary)
         progress.say(
@@ -202,9 +211,11 @@ def claim_for_parts(
     file = Path(path) / folder.SWEEP
     text = to_yaml(_described(spec, options, load_config(spec.source, [*spec.fixed, *shared])))
     if file.is_file():
-        if not folder.agreed(file, text, allow_config_change=allow_config_change):
+        changes = folder.agreed(file, text, allow_config_change=allow_config_change)
+        if not changes:
             return
-        _forget(Path(path))
+        if any(not line.startswith(_HARMLESS) for line in changes):
+            _forget(Path(path))
     folder.write_text(file, text)
 
 
@@ -333,6 +344,14 @@ def _in_step(of: _Open, members: list[Member]) -> _Result | None:
         why = _apart(of.spec, member)
         (able if why is None else reasons.setdefault(why, [])).append(member)
     made = groups.grouped(able, of.spec.job)
+    for group in made:
+        trainings.check(group)
+    found: dict[int, Outcome] = {}
+    for why, some in reasons.items():  # while the devices are free
+        result = _processes(of, some, why)
+        if result is None:
+            return None
+        found |= result.outcomes
     for member in able:  # as a process of its own, in an earlier attempt
         alone = processes.outcome_of(of.folders / processes.name(member), of.spec.job)
         if alone is not None:
@@ -366,14 +385,10 @@ def _in_step(of: _Open, members: list[Member]) -> _Result | None:
                 told=meter.advance,
                 stop=of.stop,
                 named=lambda member: _named(of, member),
+                programs=of.trainers,
             ):
                 return None
-    found = {member.number: of.ended[member.number] for member in able}
-    for why, some in reasons.items():
-        result = _processes(of, some, why)
-        if result is None:
-            return None
-        found |= result.outcomes
+    found |= {member.number: of.ended[member.number] for member in able}
     return _Result(members, found, [[member.number for member in group.members] for group in made])
 
 
@@ -449,6 +464,7 @@ def dry_run(spec: specs.Spec, *, options: Options, shared: Sequence[str] = ()) -
         per_batch = _batch(spec, group.members[0].config, options)
         if spec.job == "train":
             count, at_a_time = -(-len(group.members) // per_batch), min(per_batch, len(group.members))
+            trainings.check(group)
             needed = trainings.predicted(group, size=per_batch)
         else:
             plan = batches.plan(group, per_batch=per_batch)
@@ -470,8 +486,8 @@ def _apart(spec: specs.Spec, member: Member) -> str | None:
 # When all members are done
 
 
-def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dict[str, Any]:
-    """Puts the results together: table, quantiles, member runs, summary."""
+def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dict[str, Any] | None:
+    """Puts the results together: table, quantiles, member runs, summary; None after a stop."""
     spec, path, log = of.spec, of.path, of.base.log
     order = outcomes.ranked(spec, result.outcomes)
     group_of = {number: g for g, numbers in enumerate(result.groups) for number in numbers}
@@ -500,7 +516,8 @@ def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dic
     }
     _track(of, rows, best=[table[number] for number in best], frozen=len(frozen))
     chosen = {"none": [], "top_k": best, "all": [member.number for member in result.members]}[log.member_runs]
-    _member_runs(of, [result.members[number] for number in chosen])
+    if not _member_runs(of, [result.members[number] for number in chosen]):
+        return None
     folder.write_json(path / folder.SUMMARY, summary)
     if tabled:  # else the parts are the table
         shutil.rmtree(path / PARTS, ignore_errors=True)
@@ -532,23 +549,29 @@ def _track(of: _Open, rows: Sequence[Mapping[str, Any]], *, best: Sequence[Mappi
     tracker.finish({"members/frozen": frozen, **first})
 
 
-def _member_runs(of: _Open, members: Sequence[Member]) -> None:
-    """Run folders, reports and wandb runs of single members, from what is known of them; those of processes are there."""
-    chosen = {member.number for member in members}
+def _member_runs(of: _Open, members: Sequence[Member]) -> bool:
+    """Run folders, reports and wandb runs of single members, from what is known of them; those of processes are there.
+
+    False after a stop.
+    """
     for member in members:
         place, config = of.folders / processes.name(member), _named(of, member)
         repeats = outcomes.command_of(of.spec, member.choice, shared=of.shared)
-        if member.number in of.known:
-            if not (place / folder.SUMMARY).exists():
-                folder.write_arrays(place / simulation.FILE, simulation.kept(config, of.known[member.number]))
-                folder.write_text(place / folder.CONFIG, dump_yaml(config))
-            loop.simulate(config, place, command=repeats, job_type="member")
-        elif member.number in of.ended:
-            loop.train(config, place, command=repeats, job_type="member")
-    for number in of.ended.keys() - chosen:  # they were there to go on from
+        if member.number not in of.known and member.number not in of.ended:
+            continue
+        job = loop.simulate if member.number in of.known else loop.train
+        if of.stop():
+            return False
+        if member.number in of.known and not (place / folder.SUMMARY).exists():
+            folder.write_arrays(place / simulation.FILE, simulation.kept(config, of.known[member.number]))
+        folder.write_text(place / folder.CONFIG, dump_yaml(config))  # it may be logged in another way now
+        if not job(config, place, command=repeats, job_type=loop.MEMBER)["finished"]:
+            return False
+    for number in of.ended.keys() - {member.number for member in members}:  # they were there to go on from
         place = of.folders / f"{number:06d}"
         if not (place / folder.SUMMARY).exists():
             shutil.rmtree(place, ignore_errors=True)
+    return True
 
 
 def _named(of: _Open, member: Member) -> RunConfig:

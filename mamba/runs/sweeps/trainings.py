@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba import passing, placement
-from mamba.meta import derivatives, growth, lockstep, optimise, systems, vector
+from mamba.meta import constraints, derivatives, growth, lockstep, optimise, systems, vector
 from mamba.runs import checkpoint, distributed, evaluation, folder, restoration, training
 from mamba.runs.config import RunConfig, dump_yaml
 from mamba.runs.errors import UserError
@@ -28,10 +30,11 @@ from mamba.runs.job import Fitted, Job, layout, out_of_memory, platform
 from mamba.runs.sweeps import batches, outcomes
 from mamba.runs.sweeps.groups import Group, stacked
 from mamba.runs.sweeps.outcomes import Member, Outcome
-from mamba.types import Population
+from mamba.types import Array, Population, Sizes
 from mamba.world.parameters import WorldParameters
 
 IN_STEP = ("hybrid", "pathwise", "es")  # estimators whose derivatives several trainings can share
+_NOBODY: Any = None  # the population of a job whose members say where they are at home
 _LEFT_OUT = {
     "second_order": "seeds",
     "performativity": "rounds",
@@ -62,6 +65,11 @@ def per_batch(config: RunConfig) -> int:
     return max(1, config.chunk // (2 * config.meta.constraint_seeds))
 
 
+Programs = dict[
+    Any, "_Shared"
+]  # what was compiled, for groups to come; one at a time, as its populations are on the device
+
+
 def run(
     group: Group,
     places: Mapping[int, Path],
@@ -71,6 +79,7 @@ def run(
     told: Callable[[int], None],
     stop: Callable[[], bool],
     named: Callable[[Member], RunConfig],
+    programs: Programs,
 ) -> bool:
     """Trains members of a group.
 
@@ -79,9 +88,10 @@ def run(
         places: run folders by number, of those that are still to be done.
         size: trainings in step.
         keep: called with the outcomes of a batch as soon as it is done.
-        told: called with how many meta-steps were done.
+        told: called with how many meta-steps were done, or need not be.
         stop: whether a signal asks to stop.
         named: the configuration that the run folder of a member has.
+        programs: compiled before; what is compiled here takes their place.
 
     Returns:
         Whether all were trained; after a stop, every member is saved.
@@ -93,7 +103,9 @@ def run(
     parts = [waiting[begin : begin + size] for begin in range(0, len(waiting), size)]
     if not parts:
         return True
-    shared = _Shared(group, size=size, homes=max(len({int(group.homes[at]) for at in part}) for part in parts))
+    shared = _shared(
+        group, size=size, homes=max(len({int(group.homes[at]) for at in part}) for part in parts), programs=programs
+    )
     for part in parts:
         if stop():
             return False
@@ -104,6 +116,7 @@ def run(
             for member, home in zip(some, homes, strict=True):
                 at_work.append(_opened(named(member), shared, home, places[member.number]))
                 files.callback(at_work[-1].metrics.close)
+                told(int(at_work[-1].state.step))
             found = _trained(at_work, told=told, stop=stop)
         if found is None:
             return False
@@ -111,8 +124,29 @@ def run(
     return True
 
 
+def check(group: Group) -> None:
+    """Refuses members whose settings contradict each other, all at once, before anything is trained.
+
+    Raises:
+        UserError: every error, with the number of members that have it.
+    """
+    errors: dict[str, int] = {}
+    for member in group.members:
+        job = _job(member.config, group.ecosystem.sizes, _unasked)
+        try:
+            training.trainer_of(job, kernels=optimise.Kernels(_unasked, _unasked))
+        except UserError as error:
+            errors[str(error)] = errors.get(str(error), 0) + 1
+    if errors:
+        lines = (f"{error} (in {count} of {len(group.members)} members)" for error, count in errors.items())
+        raise UserError("\n".join(lines))
+
+
 def predicted(group: Group, *, size: int) -> int:
-    """Predicted peak memory in bytes of a batch: of the derivatives or of the rollouts, whichever is more; both are compiled."""
+    """Predicted peak memory in bytes of a batch: of the derivatives (in one world) or of the rollouts, whichever is more.
+
+    Both are compiled.
+    """
     some = list(range(min(size, len(group.members))))
     shared = _Shared(group, size=size, homes=len({int(group.homes[at]) for at in some}))
     homes = shared.settle([int(group.homes[at]) for at in some])
@@ -128,8 +162,6 @@ class _Shared:
 
     Attributes:
         ecosystem: static description.
-        kernels: derivatives.
-        people: populations of the present batch on the device.
     """
 
     def __init__(self, group: Group, *, size: int, homes: int) -> None:
@@ -141,60 +173,78 @@ class _Shared:
             homes: most populations of a batch: one program serves all batches.
         """
         config, self.ecosystem = group.members[0].config, group.ecosystem
-        self._group, self._size, self._homes = group, size, homes
+        self._group, self._homes = group, homes
         system, steps, how = systems.platform(self.ecosystem), config.steps, layout()
-        self._slope = lockstep.SideBySide(
-            derivatives.reverse(system, steps=steps, spread=False), layout=how, width=size
-        )
-        follow = lockstep.SideBySide(growth.tangents(system, steps=steps), layout=how, width=size)
-        self.kernels = optimise.Kernels(*(lockstep.asking(self._fitting(each)) for each in (self._slope, follow)))
-        self.people: list[Population] = []
+
+        def beside(kernel: Callable[..., Any]) -> lockstep.SideBySide:
+            """Beside each other in the populations of a batch, which are passed once."""
+
+            def at_home(population: Population, home: Array, inputs: eco.Inputs, *rest: Any) -> Any:
+                people = population if homes == 1 else jax.tree.map(lambda leaf: leaf[home], population)
+                return kernel(replace(inputs, population=people), *rest)
+
+            return lockstep.SideBySide(at_home, layout=how, width=size, common=1)
+
+        self._slope = beside(derivatives.reverse(system, steps=steps, spread=False))
+        self._follow = beside(growth.tangents(system, steps=steps))
         measured = functools.partial(systems.outcomes, self.ecosystem)
-        self._rollouts = mem.evaluator(self.ecosystem, steps=steps, layout=how, of=measured)
+        rollouts = mem.evaluator(self.ecosystem, steps=steps, layout=how, of=measured)
+        self._rollouts = Fitted(rollouts, _NOBODY, chunk=config.chunk)
         self._fitted: Fitted | None = None
-        self._ask = lockstep.asking(self._evaluated)
+        self._population: Population | None = None
+        # In the order of a meta-step: audits come last.
+        self._ask_follow = lockstep.asking(self._answer(self._follow), order=0)
+        self._ask_slope = lockstep.asking(self._answer(self._slope), order=1)
+        self._ask_rollouts = lockstep.asking(self._evaluated, order=2)
+
+    def serve(self, group: Group) -> None:
+        """From now on the members of another group of the same program."""
+        self._group = group
 
     def settle(self, homes: Sequence[int]) -> list[int]:
         """Brings the populations of a batch to the device; gives the place of each of `homes` among them."""
         which = list(dict.fromkeys(homes))
-        users = self.ecosystem.sizes.users
         several = [self._group.populations[home] for home in which]
         several += [several[-1]] * (self._homes - len(which))
-        slab = eco.inputs(self.ecosystem, placement.placed(stacked(several), users))
-        self.people = [jax.tree.map(lambda leaf, at=at: leaf[at], slab.population) for at in range(len(which))]
-        who = batches.who(self._group)
-        if self._fitted is None:
-            chunk = self._group.members[0].config.chunk
-            self._fitted = Fitted(self._rollouts, slab, chunk=chunk, who=who)
-        else:
-            self._fitted = self._fitted.on(slab, who=who)
+        self._population = self._fitted = None  # one slab on the device at a time
+        slab = eco.inputs(self.ecosystem, placement.placed(stacked(several), self.ecosystem.sizes.users))
+        self._fitted = self._rollouts.on(slab, who=batches.who(self._group))
+        alone = self._homes == 1
+        self._population = jax.tree.map(lambda leaf: leaf[0], slab.population) if alone else slab.population
         return [which.index(home) for home in homes]
+
+    def kernels(self, home: int) -> optimise.Kernels:
+        """Derivatives in a population of the present batch, asked for together."""
+        place = jnp.int32(home)
+
+        def at(ask: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda inputs, *rest: ask(self._population, place, inputs, *rest)
+
+        return optimise.Kernels(slope=at(self._ask_slope), follow=at(self._ask_follow))
 
     def evaluate(self, members: mem.Members, home: int, parameters: WorldParameters) -> np.ndarray:
         """Outcomes [B, J + A] of members of one training, in its population, and in its world where they have none of their own."""
         count = len(members.keys)
         world = _each(parameters, count) if members.parameters is None else members.parameters
-        return self._ask(members._replace(parameters=world, home=jnp.full(count, home, jnp.int32)))
+        return self._ask_rollouts(members._replace(parameters=world, home=jnp.full(count, home, jnp.int32)))
 
     def bytes(self, members: Sequence[tuple[RunConfig, int]]) -> int:
         """Predicted peak memory of a batch of members, each with its place among the populations."""
         calls = []
         for config, home in members:
-            inputs = eco.inputs(self.ecosystem, self.people[home], parameters=config.parameters)
-            rows = jnp.zeros((len(self.ecosystem.names) if config.meta.goal == "own" else 1, self._outcomes))
+            inputs = eco.inputs(self.ecosystem, _NOBODY, parameters=config.parameters)
+            players = len(self.ecosystem.names) if config.meta.goal == "own" else 1
+            rows = jnp.zeros((players, len(systems.outcome_names(self.ecosystem))))
             shares = jnp.ones(len(passing.blocks(self.ecosystem)))
             keys = jax.random.split(jax.random.key(config.seed), config.meta.seeds)
-            calls.append((inputs, vector.flat(inputs.levers), rows, shares, keys, None))
-        inputs = calls[0][0]
-        one = mem.repeat(self.ecosystem, inputs.levers, jax.random.split(jax.random.key(0), 1))
-        one = one._replace(home=jnp.zeros(1, jnp.int32), parameters=_each(inputs.parameters, 1))
+            given = (inputs, vector.flat(inputs.levers), rows, shares, keys, None)
+            calls.append((self._population, jnp.int32(home), *given))
+        levers, parameters = calls[0][2].levers, calls[0][2].parameters
+        one = mem.repeat(self.ecosystem, levers, jax.random.split(jax.random.key(0), 1))
+        one = one._replace(home=jnp.zeros(1, jnp.int32), parameters=_each(parameters, 1))
         assert self._fitted is not None
         derived = any(config.meta.estimator != "es" for config, _ in members)
         return max(self._slope.bytes(calls) if derived else 0, self._fitted.compiled(one).bytes)
-
-    @property
-    def _outcomes(self) -> int:
-        return len(systems.outcome_names(self.ecosystem))
 
     def _evaluated(self, calls: list[tuple[Any, ...]]) -> list[np.ndarray]:
         groups = [members for (members,) in calls]
@@ -202,7 +252,7 @@ class _Shared:
         assert self._fitted is not None
         return np.split(self._fitted(mem.join(*groups)), ends)
 
-    def _fitting(self, kernel: lockstep.SideBySide) -> lockstep.Answer:
+    def _answer(self, kernel: lockstep.SideBySide) -> lockstep.Answer:
         """The answers of a kernel, shared out over the processes; out of memory, it says what to do."""
 
         def answer(calls: list[tuple[Any, ...]]) -> list[Any]:
@@ -212,16 +262,29 @@ class _Shared:
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                count = min(self._size, len(calls))
+                width, least = kernel.width, placement.member_devices()
                 fewer = (
-                    f"--members-per-batch={count // 2}" if count > 1 else "--meta.estimator=es, or fewer scenario.users"
+                    f"--members-per-batch={width // 2}"
+                    if width > least
+                    else "--meta.estimator=es, or fewer scenario.users"
                 )
                 raise UserError(
-                    f"out of memory: gradients of {count} trainings at a time of {batches.who(self._group)} do not fit; "
+                    f"out of memory: gradients of {width} training{'s' * (width > 1)} at a time of {batches.who(self._group)} do not fit; "
                     f"try {fewer}"
                 ) from error
 
         return answer
+
+
+def _shared(group: Group, *, size: int, homes: int, programs: Programs) -> _Shared:
+    """What the members of a group share, compiled before where it can be."""
+    which = (group.program, size, homes)
+    if which not in programs:
+        programs.clear()
+        gc.collect()  # what asks refers to whom it asks
+        programs[which] = _Shared(group, size=size, homes=homes)
+    programs[which].serve(group)
+    return programs[which]
 
 
 def _each(parameters: WorldParameters, count: int) -> WorldParameters:
@@ -247,22 +310,23 @@ class _Member:
         """Whether meta-steps are left."""
         return self.lost is None and int(self.state.step) < self.job.config.meta.steps
 
-    def lose(self, error: Exception) -> None:
-        """Counts nowhere from now on, because of an error of its own.
+    def lose(self, error: Exception) -> int:
+        """Counts nowhere from now on, because of an error of its own; gives how many meta-steps are not taken.
 
         Raises:
             Exception: it is no error of the member.
         """
-        if not isinstance(error, UserError | ValueError):
+        if not isinstance(error, constraints.ZeroBaseline):
             raise error
         self.lost = str(error)
+        return self.job.config.meta.steps - int(self.state.step)
 
-    def judged(self) -> None:
-        """What comes after the last meta-step."""
-        job, trainer, step = self.job, self.trainer, int(self.state.step)
+    def judged(self) -> list[tuple[str, dict[str, Any]]]:
+        """What comes after the last meta-step: rows to log, with their stages."""
+        job, trainer, rows = self.job, self.trainer, []
         state, told = restoration.restored(job, trainer, self.state)
         if told is not None:
-            self.log(restoration.STAGE, step, restoration.row(told))
+            rows.append((restoration.STAGE, restoration.row(told)))
         platforms = {"before": trainer.baseline, "after": optimise.levers_of(trainer, state)}
         values = evaluation.by_platform(job.evaluate(evaluation.fresh(job, platforms)), len(platforms))
         worlds = None
@@ -277,7 +341,7 @@ class _Member:
                 confidence=job.config.interactions.confidence,
             )
         here = dict(zip(platforms, values, strict=True))
-        self.log(evaluation.STAGE, step, evaluation.row(here, trainer.goal, worlds=worlds))
+        return [*rows, (evaluation.STAGE, evaluation.row(here, trainer.goal, worlds=worlds))]
 
     def outcome(self) -> Outcome:
         """What came of it."""
@@ -293,21 +357,30 @@ class _Member:
         checkpoint.save(self.path / folder.CHECKPOINTS, step, self.state, meta, keep=config.checkpoint.keep)
 
 
+def _unasked(*given: Any) -> Any:
+    raise AssertionError("nothing is asked of the devices before members are trained")
+
+
+def _job(config: RunConfig, sizes: Sizes, evaluate: Callable[..., np.ndarray]) -> Job:
+    """A member as a job; its population is where it is evaluated."""
+    ecosystem = platform(config, sizes)
+    inputs = eco.inputs(ecosystem, _NOBODY, parameters=config.parameters)
+    return Job(config, ecosystem, inputs, {}, evaluate, evaluate, jax.random.key(config.seed))
+
+
 def _opened(config: RunConfig, shared: _Shared, home: int, path: Path) -> _Member:
     """A member in its run folder, from its newest checkpoint on.
 
     Raises:
         UserError: the folder cannot be used, or settings contradict each other.
     """
-    ecosystem = platform(config, shared.ecosystem.sizes)
-    inputs = eco.inputs(ecosystem, shared.people[home], parameters=config.parameters)
 
     def evaluate(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
         del done
-        return shared.evaluate(members, home, inputs.parameters)
+        return shared.evaluate(members, home, job.inputs.parameters)
 
-    job = Job(config, ecosystem, inputs, {}, evaluate, evaluate, jax.random.key(config.seed))
-    trainer = training.trainer_of(job, kernels=shared.kernels)
+    job = _job(config, shared.ecosystem.sizes, evaluate)
+    trainer = training.trainer_of(job, kernels=shared.kernels(home))
     folder.write_text(path / folder.CONFIG, dump_yaml(config))
     state = optimise.start(trainer)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
@@ -332,16 +405,19 @@ def _trained(
         steps = [functools.partial(optimise.step, each.trainer, each.state) for each in busy]
         for each, found in zip(busy, lockstep.together(steps), strict=True):
             if isinstance(found, Exception):
-                each.lose(found)
+                told(each.lose(found))
                 continue
             before = int(each.state.step)
             each.state, report = found
             each.log(training.STAGE, before, training.row(each.job, each.state, report))
             if not each.busy or (before + 1) % each.job.config.checkpoint.every == 0:
                 each.save()
-        told(len(busy))
+            told(1)
     alive = [each for each in members if each.lost is None]
     for each, found in zip(alive, lockstep.together([each.judged for each in alive]), strict=True):
         if isinstance(found, Exception):
             each.lose(found)
+            continue
+        for stage, row in found:
+            each.log(stage, int(each.state.step), row)
     return [each.outcome() for each in members]

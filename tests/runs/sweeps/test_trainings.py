@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import re
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -15,7 +18,8 @@ import pytest
 
 from mamba import cli
 from mamba.meta import lockstep
-from mamba.runs import folder, loop
+from mamba.meta.constraints import ZeroBaseline
+from mamba.runs import folder, loop, tracking
 from mamba.runs.config import load_config
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import outcomes, processes, report, sweep, trainings
@@ -114,6 +118,18 @@ def _check_alone(path, place, words):
 
 
 def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(trained, tmp_path, monkeypatch):
+    _check_stopped(trained.path, tmp_path, monkeypatch, QUICK)
+
+
+@pytest.mark.slow
+def test_a_sweep_with_derivatives_that_was_stopped_goes_on_too(differentiated, tmp_path, monkeypatch):
+    _check_stopped(differentiated, tmp_path, monkeypatch, [])
+
+
+def _check_stopped(whole, tmp_path, monkeypatch, words):
+    def made_again():
+        return made(estimator=words)
+
     place, step = tmp_path / "made", trainings.optimise.step
 
     def signalled(trainer, state):
@@ -122,7 +138,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(trained, t
         return step(trainer, state)
 
     monkeypatch.setattr(trainings.optimise, "step", signalled)
-    assert ran(place, made())["finished"] is False
+    assert ran(place, made_again())["finished"] is False
     saved = sorted((place / sweep.FOLDERS).glob("*/checkpoints/*"))
     assert {found.name for found in saved} == {"0000000002"} and len(
         saved
@@ -135,19 +151,19 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(trained, t
 
     monkeypatch.setattr(trainings.optimise, "step", counted)
     # In other batches than before.
-    assert ran(place, made(), options=sweep.Options(per_batch=2))["finished"] is True
+    assert ran(place, made_again(), options=sweep.Options(per_batch=2))["finished"] is True
     assert sorted(taken) == [0, 1, 2, 2, 2, 2]
-    for number, rows in rows_of(trained.path).items():
+    for number, rows in rows_of(whole).items():
         assert_same(rows, rows_of(place)[number], rtol=0, atol=0)
-    assert (place / folder.METRICS).read_text() == (trained.path / folder.METRICS).read_text()
+    assert (place / folder.METRICS).read_text() == (whole / folder.METRICS).read_text()
     # And what is done is not done again; a damaged batch is.
     monkeypatch.setattr(trainings.optimise, "step", None)
-    ran(place, made())
+    ran(place, made_again())
     part = sorted((place / sweep.PARTS).glob("*.jsonl"))[0]
     part.write_text(part.read_text()[:-40] + "\n}\n")
     monkeypatch.setattr(trainings.optimise, "step", step)
-    ran(place, made())
-    assert_same(rows_of(place)[0], rows_of(trained.path)[0], rtol=0, atol=0)
+    ran(place, made_again())
+    assert_same(rows_of(place)[0], rows_of(whole)[0], rtol=0, atol=0)
 
 
 def test_parts_put_together_are_the_sweep(trained, tmp_path, monkeypatch):
@@ -171,7 +187,7 @@ def test_members_with_an_error_of_their_own_leave_the_others_bit_equal(trained, 
 
     def failing(trainer, state):
         if trainer.config.learning_rate == 0.3 and int(state.step) == 1:
-            raise ValueError("polarisation is 0 at the baseline")
+            raise ZeroBaseline("polarisation is 0 at the baseline")
         return step(trainer, state)
 
     monkeypatch.setattr(outcomes, "member_of", poisoned)
@@ -182,20 +198,60 @@ def test_members_with_an_error_of_their_own_leave_the_others_bit_equal(trained, 
     assert "is not finite" in table[1]["why"] and table[2]["why"] == "polarisation is 0 at the baseline"
     assert_same(rows_of(tmp_path / "made")[0], rows_of(trained.path)[0], rtol=0, atol=0)
     # What is no error of a member is nobody's result.
-    monkeypatch.setattr(trainings.optimise, "step", lambda trainer, state: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr(trainings.optimise, "step", lambda trainer, state: np.zeros(2) + np.zeros(3))
+    with pytest.raises(ValueError, match="broadcast"):
         ran(tmp_path / "bug", made())
 
 
-def test_out_of_memory_names_the_group_and_the_batch_to_try(tmp_path, monkeypatch):
+def test_settings_that_contradict_each_other_are_told_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings.optimise, "step", None)
+    of = made(parameters={"meta.only": {"values": [["home"], ["nobody"], ["somebody"]]}})
+    with pytest.raises(UserError) as error:
+        ran(tmp_path / "made", of)
+    assert [line.split(".")[0] for line in str(error.value).splitlines()] == ["meta", "meta"]
+    assert "called 'nobody'" in str(error.value) and "(in 1 of 3 members)" in str(error.value)
+
+
+def test_several_processes_share_no_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(sweep.distributed, "own_folder", lambda place: contextlib.nullcontext(place))
+    monkeypatch.setattr(sweep.distributed, "agreed", lambda stop: stop)
+    with pytest.raises(UserError, match="a part of members that train is one process"):
+        ran(tmp_path / "made", made(), options=sweep.Options(part=(0, 2)))
+
+
+def test_a_signal_among_the_runs_of_members_is_heard(trained, tmp_path, monkeypatch):
+    place, begun = tmp_path / "made", []
+    shutil.copytree(trained.path, place)
+    changed = {"shared": ["log.member_runs=all"], "allow_config_change": True}
+
+    def signalled(config, path, *, command, job_type):
+        begun.append((config.name, job_type, (path / folder.CONFIG).read_text()))
+        return {"finished": len(begun) != 2}
+
+    monkeypatch.setattr(loop, "train", signalled)
+    assert ran(place, made(), **changed)["finished"] is False
+    assert [name for name, _, _ in begun] == ["made-0", "made-1"]
+    assert all(job == loop.MEMBER and "member_runs: all" in text for _, job, text in begun)
+    assert ran(place, made(), **changed)["finished"] is True
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ("loop", "gradients of 1 training at a time of {group} do not fit; try --meta.estimator=es, or fewer"),
+        ("vmap", "gradients of 3 trainings at a time of {group} do not fit; try --members-per-batch=1"),
+    ],
+)
+def test_out_of_memory_names_the_group_and_what_to_try(tmp_path, monkeypatch, layout, words):
     def full(self, calls):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.")
 
     monkeypatch.setattr(lockstep.SideBySide, "__call__", full)
+    monkeypatch.setattr(trainings, "layout", lambda: layout)
     of = made(estimator=[], parameters={**PARAMETERS, "meta.monitor_every": {"value": 0}})
-    words = (
-        r"gradients of 3 trainings at a time of the compile group of members 0, 1, 2, 3 .* try --members-per-batch=1"
-    )
+    group = "the compile group of members 0, 1, 2, 3 (4 in all, 60 users)"
+    words = re.escape(words.format(group=group))
     with pytest.raises(UserError, match=words):
         ran(tmp_path / "made", of)
     # Rollouts that fail as a whole fail for all, too.
@@ -251,9 +307,17 @@ def test_side_by_side_is_one_after_the_other(differentiated, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_the_best_members_get_runs_of_their_own_that_go_on_where_they_are(tmp_path):
+def test_the_best_members_get_runs_of_their_own_that_go_on_where_they_are(tmp_path, monkeypatch):
     shared = ["log.member_runs=top_k", "log.top_k=1", "second_order.seeds=2", "second_order.audit_seeds=0"]
+    logged = []
+    monkeypatch.setattr(
+        loop.tracking,
+        "start",
+        lambda *given, **named: tracking.nothing()._replace(log=lambda step, row: logged.append((step, row))),
+    )
     summary = ran(tmp_path / "made", made(), shared=shared)
+    curve = [(step, row["meta/utility"]) for step, row in logged if "meta/utility" in row]
+    assert [step for step, _ in curve] == [0, 1, 2]  # also of what was trained in the sweep
     place = tmp_path / "made" / sweep.FOLDERS / f"{summary['best'][0]:06d}"
     kept = folder.load_run(place)
     assert kept.summary["stages"] == ["evaluation", "second_order", "training"]
