@@ -368,6 +368,8 @@ def text(rows: Sequence[Measured], table: Callable[[Sequence[str], Sequence[Sequ
     done = [row for row in rows if not row.skipped]
     lines = [table(HEAD, [cells(row) for row in done])] if done else []
     lines += [f"skipped {row.peer}: {row.skipped}" for row in rows if row.skipped]
+    if done:
+        lines.append("on the wall mamba has all cores and an installed peer one; ratios are of CPU time")
     lines += [f"{work}: {said}" for work, said in WORKS.items() if any(row.work == work for row in done)]
     return "\n".join(lines)
 

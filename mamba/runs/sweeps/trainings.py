@@ -268,9 +268,9 @@ class _Shared:
                     if width > least
                     else "--meta.estimator=es, or fewer scenario.users"
                 )
+                count = f"{width} training{'s' * (width > 1)} at a time"
                 raise UserError(
-                    f"out of memory: gradients of {width} training{'s' * (width > 1)} at a time of {batches.who(self._group)} do not fit; "
-                    f"try {fewer}"
+                    f"out of memory: gradients of {count} of {batches.who(self._group)} do not fit; try {fewer}"
                 ) from error
 
         return answer
