@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mamba.sums import total
+from mamba.sums import softmax, total
 from mamba.types import Array, Mode, Population, Users
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import bern, soft_step
@@ -148,7 +148,7 @@ OPINION = {
 def _reinforced_preference(
     users: Users, people: Population, experience: Experience, parameters: WorldParameters
 ) -> Array:
-    taste = jax.nn.softmax(users.preference, axis=0)
+    taste = softmax(users.preference)
     clicked = total(experience.clicked[None] * experience.topics, axis=1)
     pull = clicked - total(experience.clicked, axis=0)[None] * taste
     decay = parameters.preference_decay * (users.preference - people.interest)
