@@ -47,6 +47,35 @@ def _total_derivative(axis: int, keepdims: bool, primals: tuple[Array], tangents
     return _total(*primals, axis, keepdims), jnp.sum(tangents[0], axis=axis, keepdims=keepdims)
 
 
+def inner(first: Array, second: Array, axis: int = 0) -> Array:
+    """Sum of products over one axis: `total(first * second, axis)` without the products in memory.
+
+    Args:
+        first: [...], broadcast against `second`; both have all of the axis.
+        second: [...].
+        axis: a non-negative axis.
+
+    Returns:
+        The sum, without that axis.
+    """
+    if not 0 < first.shape[axis] <= _SHORT:
+        return jnp.sum(first * second, axis=axis)
+    return _inner(first, second, axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _inner(first: Array, second: Array, axis: int) -> Array:
+    # Slices of the factors: the compiler stores what is sliced many times, which must not be the products.
+    pairs = zip(_slices(first, axis, False), _slices(second, axis, False), strict=True)
+    return in_pairs(jnp.add, [a * b for a, b in pairs])
+
+
+@_inner.defjvp
+def _inner_derivative(axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (first, second), (of_first, of_second) = primals, tangents
+    return _inner(first, second, axis), jnp.sum(of_first * second + first * of_second, axis=axis)
+
+
 def largest(values: Array, axis: int = 0, *, keepdims: bool = False) -> Array:
     """Largest value over one axis: `jnp.max(values, axis)`; arguments as of `total`."""
     if not 0 < values.shape[axis] <= _SHORT:

@@ -33,3 +33,19 @@ def test_softmax_and_its_derivative(axis):
 def test_parts_are_combined_in_order(count):
     words = [chr(ord("a") + i) for i in range(count)]
     assert sums.in_pairs(str.__add__, words) == "".join(words)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_inner_and_its_derivatives(axis):
+    other = jnp.sin(VALUES[:1] if axis != 0 else VALUES[:, :1])
+    aim = jnp.cos(jnp.arange(5.0))[:, None] if axis == 0 else jnp.ones(())
+
+    def ours(a, b):
+        return jnp.sum(aim * sums.inner(a, b, axis) ** 2)
+
+    def theirs(a, b):
+        return jnp.sum(aim * jnp.sum(a * b, axis) ** 2)
+
+    np.testing.assert_allclose(sums.inner(other, VALUES, axis), jnp.sum(other * VALUES, axis), atol=1e-5)
+    for mine, plain in zip(jax.grad(ours, (0, 1))(other, VALUES), jax.grad(theirs, (0, 1))(other, VALUES), strict=True):
+        np.testing.assert_allclose(mine, plain, rtol=1e-4, atol=1e-4)
