@@ -22,7 +22,7 @@ from mamba import policies
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
 from mamba.algorithms.copies import together
 from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream, uniforms
-from mamba.sums import total
+from mamba.sums import inner, total
 from mamba.types import (
     ACTIONS,
     COUNTS,
@@ -450,8 +450,8 @@ def _serve(
         engaged_item=engaged_item,
         engaged_weight=engaged_weight,
         active=active,
-        clicked_topics=total(clicked[None] * items.topics, axis=1),
-        seen_topics=total(examined[None] * items.topics, axis=1),
+        clicked_topics=inner(clicked[None], items.topics, axis=1),
+        seen_topics=inner(examined[None], items.topics, axis=1),
     )
     gap = columns["stance"] - total(items.topics * users.opinion[:, None], axis=0)
     logged = _Logged(candidates, examined, clicked, reshared, reported, columns, gap)

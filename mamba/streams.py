@@ -10,6 +10,7 @@ Keys of all purposes are derived by one call (`row_keys`) and all draws of one l
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 
@@ -58,7 +59,38 @@ def _unit(bits: Array) -> Array:
     return (bits >> 9).astype(float) * 2.0**-23 + 2.0**-24
 
 
-_CACHED = 2**18  # numbers drawn at a time on a CPU: of 73 rows of 100,000, each then takes 7 ns instead of 20
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+
+
+def _threefry(key: Array, count: Array) -> Array:
+    """Threefry-2x32 of the 64-bit counters whose low halves are `count` and whose high halves are 0; both words combined.
+
+    Args:
+        key: the two words of a key, uint32 [2].
+        count: uint32 [...].
+
+    Returns:
+        uint32 [...], the bits that `jax.random.bits` has at those places.
+
+    References:
+        Salmon et al. 2011 (Random123), 20 rounds.
+    """
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    high, low = schedule[0], count + schedule[1]
+    for group in range(5):
+        for turn in _ROTATIONS[group % 2]:
+            high = high + low
+            low = ((low << turn) | (low >> (32 - turn))) ^ high
+        high = high + schedule[(group + 1) % 3]
+        low = low + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return high ^ low
+
+
+def _written_out(key: Array) -> bool:
+    # On a CPU jax keeps the rounds of its generator in a loop, and each goes through all numbers in memory: 9 ns of CPU time
+    # a number. Written out they are one pass over registers: 1.5 ns.
+    return jax.default_backend() == "cpu" and jax.random.key_impl(key) == "threefry2x32"
 
 
 def uniforms(key: Array, shape: tuple[int, ...]) -> Array:
@@ -71,7 +103,12 @@ def uniforms(key: Array, shape: tuple[int, ...]) -> Array:
     Returns:
         [...] of `shape`, in jax's default precision; the draws are the same in every precision.
     """
-    return _unit(jax.random.bits(key, shape, "uint32"))
+    if not _written_out(key) or not shape:
+        return _unit(jax.random.bits(key, shape, "uint32"))
+    words, inner = jax.random.key_data(key), math.prod(shape[1:])
+    place = jnp.arange(inner, dtype=jnp.uint32).reshape(shape[1:])
+    # In a loop, so that draws are stored: otherwise all that reads them would make them anew.
+    return jax.lax.map(lambda row: _unit(_threefry(words, place + row)), jnp.arange(shape[0], dtype=jnp.uint32) * inner)
 
 
 def row_keys(key: Array, rows: Mapping[str, int], *, step: Array | int = 0) -> dict[str, Array]:
@@ -103,15 +140,12 @@ def draw_rows(keys: Mapping[str, Array], length: int, *, block: Array | int = 0)
     """
     joined = jax.vmap(jax.random.fold_in, (0, None))(jnp.concatenate(list(keys.values())), block)
 
-    def row(key: Array) -> Array:
-        return jax.random.bits(key, (length,), "uint32")
-
-    if jax.default_backend() == "cpu" and length * len(joined) > _CACHED:
-        # Each of the generator's rounds goes through all numbers once: a few rows at a time, so that they stay in the cache.
-        bits = jax.lax.map(row, joined, batch_size=max(1, _CACHED // length))
+    if _written_out(joined):
+        place = jnp.arange(length, dtype=jnp.uint32)
+        drawn = jax.lax.map(lambda words: _unit(_threefry(words, place)), jax.random.key_data(joined))
     else:
-        bits = jax.vmap(row)(joined)
-    return _split_rows(_unit(bits), {name: len(each) for name, each in keys.items()})
+        drawn = _unit(jax.vmap(lambda each: jax.random.bits(each, (length,), "uint32"))(joined))
+    return _split_rows(drawn, {name: len(each) for name, each in keys.items()})
 
 
 def _split_rows(values: Array, rows: Mapping[str, int]) -> dict[str, Array]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mamba.algorithms.base import Proposal
 from mamba.streams import uniforms
-from mamba.sums import total
+from mamba.sums import largest, total
 from mamba.types import Array, View
 
 _ALIVE = 1e-3  # existence below which an item counts as gone
@@ -72,7 +72,7 @@ def by_odds(log_odds: Array, uniform: Array) -> Array:
     Returns:
         [...] int32 in 0 .. B - 1.
     """
-    mass = jnp.exp(log_odds - jnp.max(log_odds, axis=0, keepdims=True))
+    mass = jnp.exp(log_odds - largest(log_odds, keepdims=True))
     mark = uniform * total(mass, axis=0)
 
     def past(carry: tuple[Array, Array], alternative: Array) -> tuple[tuple[Array, Array], None]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mamba.sums import total
+from mamba.sums import largest, total
 from mamba.types import Array, Mode
 from mamba.world.relax import hard_with_soft_derivative
 
@@ -60,9 +60,9 @@ def expected_attention(score: Array, existence: Array, continuation: Array, *, n
     """
     # The nodes are numerical: moving them does not change the integral, so no derivative passes through them.
     held, exists = jax.lax.stop_gradient(score), jax.lax.stop_gradient(existence) > 0
-    anyone = jnp.any(exists, axis=0)
-    high = jnp.where(anyone, jnp.max(jnp.where(exists, held, -jnp.inf), axis=0), 0.0)
-    low = jnp.where(anyone, jnp.min(jnp.where(exists, held, jnp.inf), axis=0), 0.0)
+    anyone = largest(exists)
+    high = jnp.where(anyone, largest(jnp.where(exists, held, -jnp.inf)), 0.0)
+    low = jnp.where(anyone, -largest(jnp.where(exists, -held, -jnp.inf)), 0.0)
     low = jnp.maximum(low, high - 60.0)
     left = low - _LEFT
     distance = (high + _RIGHT - left) / (nodes - 1)
@@ -144,7 +144,7 @@ def sampled_attention(
     """
     exists = exist_draw < existence
     # An exponential race: ordering arrivals is ordering score + Gumbel noise, at one logarithm instead of two.
-    top = jnp.max(jnp.where(exists, score, -jnp.inf), axis=0, keepdims=True)
+    top = largest(jnp.where(exists, score, -jnp.inf), keepdims=True)
     arrival = jnp.where(exists, -jnp.log(rank_draw) * jnp.exp(jnp.minimum(top - score, 80.0)), jnp.inf)
     above = _ranks(arrival)
     depth = jnp.log(depth_draw) / jnp.log(continuation)  # P(depth >= r) = continuation ** r

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mamba.sums import total
+from mamba.sums import inner, softmax, total
 from mamba.types import Array, Mode, Population, Users
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import bern, soft_step
@@ -148,8 +148,8 @@ OPINION = {
 def _reinforced_preference(
     users: Users, people: Population, experience: Experience, parameters: WorldParameters
 ) -> Array:
-    taste = jax.nn.softmax(users.preference, axis=0)
-    clicked = total(experience.clicked[None] * experience.topics, axis=1)
+    taste = softmax(users.preference)
+    clicked = inner(experience.clicked[None], experience.topics, axis=1)
     pull = clicked - total(experience.clicked, axis=0)[None] * taste
     decay = parameters.preference_decay * (users.preference - people.interest)
     return users.preference + parameters.preference_rate * pull - decay
@@ -172,10 +172,10 @@ def _setpoint_wellbeing(users: Users, people: Population, experience: Experience
     items, examined = experience.items, experience.examined
     comparison = jnp.maximum(0.0, items["glitter"] - items["substance"])
     loss = parameters.wellbeing_toxicity * items["toxicity"] + parameters.wellbeing_comparison * comparison
-    gain = parameters.wellbeing_substance * experience.clicked * items["substance"]
     return (
         (1.0 - parameters.wellbeing_return) * users.wellbeing
-        + total(gain - examined * loss, axis=0)
+        + parameters.wellbeing_substance * inner(experience.clicked, items["substance"])
+        - inner(examined, loss)
         - parameters.wellbeing_overuse * (users.fatigue**2 + users.fatigue_variance)
     )
 
@@ -186,19 +186,19 @@ def _experienced_trust(users: Users, people: Population, experience: Experience,
     change = parameters.trust_veracity * veracity - parameters.trust_falsity * (1.0 - veracity)
     back = parameters.trust_return * (parameters.trust_setpoint - users.trust)
     shock = parameters.trust_false_removal * experience.removed
-    return jnp.clip(users.trust + back + total(experience.examined * change, axis=0) - shock, 0.0, 1.0)
+    return jnp.clip(users.trust + back + inner(experience.examined, change) - shock, 0.0, 1.0)
 
 
 def _learned_resilience(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
     del people
-    labelled = experience.examined * (1.0 - experience.items["veracity"]) * (1.0 - experience.friction)
-    gain = parameters.resilience_learning * total(labelled, axis=0) * (1.0 - users.resilience)
+    exposed = inner(experience.examined * (1.0 - experience.friction), 1.0 - experience.items["veracity"])
+    gain = parameters.resilience_learning * exposed * (1.0 - users.resilience)
     return jnp.clip(users.resilience + gain - parameters.resilience_decay * users.resilience, 0.0, 1.0)
 
 
 def _habitual_activity(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
     del people
-    satisfaction = total(experience.clicked * experience.items["substance"], axis=0)
+    satisfaction = inner(experience.clicked, experience.items["substance"])
     value = (
         parameters.activity_base
         + parameters.activity_satisfaction * satisfaction

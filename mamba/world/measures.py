@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mamba.sums import total
+from mamba.sums import inner, total
 from mamba.types import Array, Footprint, Metrics, Population, Sizes, Users
 from mamba.world.dynamics import Experience
 
@@ -50,7 +50,7 @@ def served(
         Scalars, and `[G]` arrays whose name ends in `_by_group`.
     """
     items, examined = experience.items, experience.examined * present[None]
-    toxic = total(examined * items["toxicity"], axis=0)
+    toxic = inner(examined, items["toxicity"])
     seen = total(examined, axis=0)
     member = jax.nn.one_hot(group, sizes.groups, axis=0)
     false = 1.0 - items["veracity"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mamba.sums import in_pairs
 from mamba.types import Array, Mode
 
 _FLOOR = 1e-20  # smallest probability whose logarithm is taken
@@ -76,6 +77,12 @@ def drawn(probability: Array, uniform: Array, mode: Mode) -> Array:
     return hard if mode == "sampled" else hard * carried(probability)
 
 
+def _earlier(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The `(arrival, place)` of two that arrives first; the first one where both do."""
+    later = other[0] < one[0]
+    return jnp.where(later, other[0], one[0]), jnp.where(later, other[1], one[1])
+
+
 def pick(mass: Array, uniform: Array, mode: Mode) -> tuple[Array, Array]:
     """Draws one of C alternatives in proportion to their mass.
 
@@ -89,10 +96,10 @@ def pick(mass: Array, uniform: Array, mode: Mode) -> tuple[Array, Array]:
     """
     # An exponential race: the first arrival has the law of the largest log mass + Gumbel noise.
     held = jnp.maximum(jax.lax.stop_gradient(mass), _FLOOR)
+    # Run as a tournament: one fused loop, where a minimum and its place are several passes over all arrivals.
     arrival = -jnp.log(uniform) / held
-    place = jnp.arange(mass.shape[0], dtype=jnp.int32).reshape(-1, *([1] * (mass.ndim - 1)))
-    # The place of the minimum by two plain reductions: compilers vectorise these, and not an argmin.
-    index = jnp.min(jnp.where(arrival == jnp.min(arrival, axis=0, keepdims=True), place, mass.shape[0] - 1), axis=0)
+    runners = [(arrival[c], jnp.full(mass.shape[1:], c, jnp.int32)) for c in range(mass.shape[0])]
+    _, index = in_pairs(_earlier, runners)
     if mode == "sampled":
         return index, jnp.ones_like(mass[0])
     total = jnp.maximum(jnp.sum(mass, axis=0), _FLOOR_OF_TOTAL)

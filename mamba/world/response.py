@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mamba.streams import recycle
-from mamba.sums import total
+from mamba.sums import softmax, total
 from mamba.types import Array, Mode, Users
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import bern, hard_with_soft_derivative
@@ -33,7 +33,7 @@ def utility(users: Users, topics: Array, items: dict[str, Array], parameters: Wo
     Returns:
         [C, U] log-odds.
     """
-    taste = jax.nn.softmax(users.preference, axis=0)
+    taste = softmax(users.preference)
     match = total(topics * taste[:, None], axis=0)
     view = total(topics * users.opinion[:, None], axis=0)
     gap = (items["stance"] - view) / parameters.agreement_width

@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mamba.sums import softmax, total
 from mamba.types import Array, Mode, Sizes, Ties
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import carried, pick, soft_step
@@ -71,14 +72,14 @@ def rewire(
     # In a loop, so that opinions are stored before they are gathered: fused into the gather, all they are made of was read in
     # random order, which took a sixth of a step of 100,000 users on a CPU.
     theirs = jax.lax.map(lambda plane: plane[account], opinion)
-    distance = jnp.sqrt(jnp.mean((opinion - theirs) ** 2, axis=0) + 1e-9)
+    distance = jnp.sqrt(total((opinion - theirs) ** 2) / opinion.shape[0] + 1e-9)
     drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
     drop = drop * (degree > 0)
     dropped = draws[1] < drop
     taken = jnp.any(links[None] == ties.followees.T[:, None], axis=0) | (links == readers[None])
-    mass = jnp.where(taken, 0.0, jax.nn.softmax(jnp.where(taken, -1e9, link_score), axis=0))
+    mass = jnp.where(taken, 0.0, softmax(jnp.where(taken, -1e9, link_score)))
     chosen, carry = pick(mass, pick_draw, mode)
-    replaced = dropped & (jnp.sum(mass, axis=0) > 0)
+    replaced = dropped & ~jnp.all(taken, axis=0)
     fresh = jnp.where(replaced, jnp.take_along_axis(links, chosen[None], axis=0)[0], account)
     old = ties.weight[readers, slot]
     if mode == "sampled":

@@ -30,6 +30,7 @@ def test_streams_depend_on_key_and_name_alone():
 @pytest.mark.parametrize("bits", [0, 0xFFFFFFFF])
 def test_the_extreme_bits_are_strictly_inside_the_unit_interval(monkeypatch, bits):
     monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.full(shape, bits, dtype))
+    monkeypatch.setattr(streams, "_threefry", lambda words, place: jnp.full(place.shape, bits, jnp.uint32))
     value = streams.draw_rows({"any": jax.random.split(KEY, 1)}, 3)["any"]
     assert bool(jnp.all((value > 0) & (value < 1)))
     assert bool(jnp.all(jnp.isfinite(streams.normals(value))))
@@ -55,13 +56,26 @@ def test_uniforms_are_uniform():
     assert stats.kstest(normal, "norm").pvalue > 0.01
 
 
-def test_a_few_rows_at_a_time_are_the_same_draws(monkeypatch):
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (257,), (3, 50), (2, 3, 40)])
+def test_the_generator_written_out_draws_what_that_of_jax_draws(monkeypatch, shape):
+    ours = streams.uniforms(KEY, shape)
+    monkeypatch.setattr(streams, "_written_out", lambda key: False)
+    np.testing.assert_array_equal(ours, streams.uniforms(KEY, shape))
+
+
+def test_rows_written_out_are_what_jax_draws(monkeypatch):
     keys = streams.row_keys(KEY, {"rank": 3, "click": 4})
-    whole = streams.draw_rows(keys, 50)
-    for numbers in (1, 120, 170):  # one row at a time; two, with one left over; three
-        monkeypatch.setattr(streams, "_CACHED", numbers)
-        for name, rows in streams.draw_rows(keys, 50).items():
-            np.testing.assert_array_equal(rows, whole[name])
+    ours = streams.draw_rows(keys, 50)
+    monkeypatch.setattr(streams, "_written_out", lambda key: False)
+    for name, rows in streams.draw_rows(keys, 50).items():
+        np.testing.assert_array_equal(rows, ours[name])
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_other_generators_are_drawn_from_by_jax(kind):
+    key = jax.random.key(4, impl=kind)
+    drawn = streams.uniforms(key, (20,))
+    np.testing.assert_array_equal(drawn, streams._unit(jax.random.bits(key, (20,), "uint32")))
 
 
 def test_neighbouring_rows_are_uncorrelated():
