@@ -233,14 +233,14 @@ def planned(spec: specs.Spec, options: Options, *, shared: Sequence[str] = ()) -
 
 def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str, Any]:
     """What decides the members of a sweep, as the folder keeps it."""
-    told = {name: value for name, value in spec._asdict().items() if name != "unused"} | {
+    # What the command sets for all members is part of the base.
+    told = {name: value for name, value in spec._asdict().items() if name not in ("unused", "fixed")} | {
         "metric": None if spec.metric is None else dict(spec.metric._asdict()),
         "parameters": {
             each.name: {"distribution": each.distribution, "values": list(each.values), "weights": list(each.weights)}
             | each.facts
             for each in spec.parameters
         },
-        "fixed": list(spec.fixed),
         "count": spec.count if options.count is None else options.count,
         "seed": options.seed,
     }

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,14 @@ def test_settings_given_as_two_words_are_shared_too(swept):
 def test_another_sweep_is_refused_with_what_differs(swept):
     with pytest.raises(UserError, match=r"sweep\.count: None -> 3"):
         ran(swept.path, swept.spec, options=sweep.Options(count=3))
+
+
+def test_what_is_logged_may_change_also_in_the_file(swept, tmp_path, monkeypatch):
+    shutil.copytree(swept.path, tmp_path / "made")
+    command = ["${env}", "mamba-eco", "simulate", "smoke", *(f"--{word}" for word in [*TINY, "log.top_k=2"]), "${args}"]
+    monkeypatch.setattr(batches, "run", None)  # nothing is left to run
+    summary = ran(tmp_path / "made", made(command=command), changed=True)
+    assert len(summary["best"]) == 2
 
 
 def test_members_that_differ_in_more_than_numbers_get_programs_of_their_own():
