@@ -35,11 +35,8 @@ from mamba.world.parameters import WorldParameters
 
 IN_STEP = ("hybrid", "pathwise", "es")  # estimators whose derivatives several trainings can share
 _NOBODY: Any = None  # the population of a job whose members say where they are at home
-_LEFT_OUT = {
-    "second_order": "seeds",
-    "performativity": "rounds",
-    "pareto": "divisions",
-}  # stage: setting that asks for it
+# stage: setting that asks for it
+_LEFT_OUT = {"second_order": "seeds", "performativity": "rounds", "pareto": "divisions"}
 
 
 def apart(job: str, config: RunConfig) -> str | None:
@@ -65,9 +62,8 @@ def per_batch(config: RunConfig) -> int:
     return max(1, config.chunk // (2 * config.meta.constraint_seeds))
 
 
-Programs = dict[
-    Any, "_Shared"
-]  # what was compiled, for groups to come; one at a time, as its populations are on the device
+# What was compiled, for groups to come: one at a time, as its populations are on the device.
+Programs = dict[Any, "_Shared"]
 
 
 def run(
