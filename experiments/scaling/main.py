@@ -43,7 +43,7 @@ MEMBER_USERS, MEMBER_STEPS = 1_000, 20
 SPLIT_USERS, SPLIT_STEPS = 100_000, 8
 LONG_USERS, LONG_STEPS = 1_000_000, 100
 MEMORY_USERS = 1_000
-TRAININGS = (2, 8)
+TRAININGS = 4
 TRAINING = ("--second_order.seeds=0", "--log.wandb=disabled", "--log.member_runs=none")
 WORK = 400_000  # user-steps of one call, so that small cases are not all overhead
 REPEATS = 4
@@ -172,11 +172,7 @@ def tasks(*, quick: bool) -> list[Task]:
     ]
     found += [{"of": "split", "which": which, "devices": over} for which in ("one", "all") for over in devices]
     found += [{"of": "memory", "steps": steps, "devices": 1} for steps in (STEPS[:2] if quick else STEPS)]
-    found += [
-        {"of": "trainings", "members": count, "processes": apart, "devices": 1}
-        for count in (TRAININGS[:1] if quick else TRAININGS)
-        for apart in (0, cores)
-    ]
+    found += [{"of": "trainings", "members": TRAININGS, "processes": apart, "devices": 1} for apart in (0, cores)]
     if not quick:
         found += [{"of": "long", "which": "one", "devices": 1}]
     return found

@@ -42,7 +42,7 @@ def test_the_registry_hands_out_one_algorithm_for_the_same_settings():
     assert copies.groups(mixed) == [[0, 2], [1], [3]]
 
 
-@pytest.mark.parametrize("kind", ["engagement", "notification"])
+@pytest.mark.parametrize("kind", ["engagement", pytest.param("notification", marks=pytest.mark.slow)])
 def test_copies_side_by_side_are_what_they_are_apart(kind):
     results, sizes = [], []
     for same in (True, False):

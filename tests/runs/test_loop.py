@@ -171,6 +171,7 @@ def _checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
+@pytest.mark.slow  # `test_checkpoint` kills at every change of a save
 def test_killed_during_a_save_and_repeated_is_bit_equal(finished, cache, tmp_path):
     folder = tmp_path / "killed"
     overrides = ["--checkpoint.every=1", "--allow-config-change"]

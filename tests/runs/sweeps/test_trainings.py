@@ -19,6 +19,7 @@ import pytest
 from mamba import cli
 from mamba.meta import lockstep
 from mamba.meta.constraints import ZeroBaseline
+from mamba.objectives import NAMES
 from mamba.runs import folder, loop, tracking
 from mamba.runs.config import load_config
 from mamba.runs.errors import UserError
@@ -167,11 +168,18 @@ def _check_stopped(whole, tmp_path, monkeypatch, words):
 
 
 def test_parts_put_together_are_the_sweep(trained, tmp_path, monkeypatch):
-    place = tmp_path / "made"
+    place, known, given = tmp_path / "made", sweep._ended(trained.path), []
+
+    def taken(group, places, *, keep, **more):
+        given.append(sorted(places))
+        keep({number: known[number] for number in places})
+        return True
+
+    monkeypatch.setattr(trainings, "run", lambda group, places, **more: not places or taken(group, places, **more))
     for i in (0, 1):
         assert ran(place, made(), options=sweep.Options(per_batch=3, part=(i, 2)))["finished"] is False
-    monkeypatch.setattr(trainings.optimise, "step", None)  # nothing is left to train
     ran(place, made())
+    assert given == [[0, 2], [1, 3]]  # and nothing is left to train
     assert (place / sweep.TABLE).read_text() == (trained.path / sweep.TABLE).read_text()
 
 
@@ -247,7 +255,11 @@ def test_out_of_memory_names_the_group_and_what_to_try(tmp_path, monkeypatch, la
     def full(self, calls):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.")
 
+    def measured(fitted, members, done=None):
+        return np.ones((len(members.keys), len(NAMES) + 3))  # three algorithms
+
     monkeypatch.setattr(lockstep.SideBySide, "__call__", full)
+    monkeypatch.setattr(trainings.Fitted, "__call__", measured)
     monkeypatch.setattr(trainings, "layout", lambda: layout)
     of = made(estimator=[], parameters={**PARAMETERS, "meta.monitor_every": {"value": 0}})
     group = "the compile group of members 0, 1, 2, 3 (4 in all, 60 users)"
