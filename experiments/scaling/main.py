@@ -276,10 +276,11 @@ def pictures(results: Sequence[Task], path: Path) -> None:
         (2, 1, "devices", "thousand user-steps a second"),
         (2, 2, "steps", "kB a user"),
     ):
-        figure.update_xaxes(title=x, type="linear" if x == "devices" else "log", row=row, col=column)
+        shape = {"dtick": 1} if x == "devices" else {"type": "log"}
+        figure.update_xaxes(title=x, **shape, row=row, col=column)
         figure.update_yaxes(title=y, rangemode="tozero", row=row, col=column)
     figure.update_layout(template="plotly_white", width=1150, height=800, legend={"orientation": "h", "y": -0.12})
-    figure.write_html(path, include_plotlyjs=True)
+    figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
