@@ -147,7 +147,8 @@ def check_metric(spec: specs.Spec, outcomes: Mapping[int, Outcome]) -> None:
     alive = [outcome.metrics for outcome in outcomes.values() if not outcome.frozen]
     if spec.metric is None or not alive or any(spec.metric.name in told for told in alive):
         return
-    known = sorted({name for told in alive for name in told if name.startswith(f"{FINAL[spec.job]}/")})
+    stage = FINAL[spec.job].split("/")[0]
+    known = sorted({name for told in alive for name in told if name.startswith(f"{stage}/")})
     raise UserError(f"metric.name: no member logged {spec.metric.name}. Known: {', '.join(known)}")
 
 
