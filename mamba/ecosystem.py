@@ -21,6 +21,7 @@ from flax import struct
 from mamba import policies
 from mamba.algorithms.base import Act, Algorithm, blend, gated_product, gated_sum, meaningful
 from mamba.algorithms.copies import together
+from mamba.storing import stored
 from mamba.streams import draw_rows, fold, normals, recycle, row_keys, stream, uniforms
 from mamba.sums import inner, total
 from mamba.types import (
@@ -441,7 +442,7 @@ def _serve(
         activity=dynamics.ACTIVITY[mechanisms.activity](*told),
     )
 
-    counts = jnp.stack([examined, clicked, reshared, reported], axis=-1)
+    counts = stored(_side_by_side, examined, clicked, reshared, reported)
     sums = measures.served(experience, reshared, reported, block.people.group, block.present, sizes)
     served = _Served(
         users=after,
@@ -457,6 +458,15 @@ def _serve(
     logged = _Logged(candidates, examined, clicked, reshared, reported, columns, gap)
     log_start = jnp.floor(draws["serve/log"][0, 0] * n).astype(jnp.int32)
     return served, (ids, counts), sums, logged, log_start
+
+
+def _side_by_side(*planes: Array) -> Array:
+    """`jnp.stack(planes, axis=-1)` by selection: on a CPU a loop that is vectorised, two to five times faster."""
+    place = jnp.arange(len(planes))
+    joined = planes[-1][..., None]
+    for i, plane in enumerate(planes[:-1]):
+        joined = jnp.where(place == i, plane[..., None], joined)
+    return joined
 
 
 def _each_user(change: Callable[[Array], Array], logged: _Logged) -> _Logged:

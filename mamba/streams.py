@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mamba.storing import stored
 from mamba.types import Array
 
 
@@ -105,10 +106,9 @@ def uniforms(key: Array, shape: tuple[int, ...]) -> Array:
     """
     if not _written_out(key) or not shape:
         return _unit(jax.random.bits(key, shape, "uint32"))
-    words, inner = jax.random.key_data(key), math.prod(shape[1:])
-    place = jnp.arange(inner, dtype=jnp.uint32).reshape(shape[1:])
-    # In a loop, so that draws are stored: otherwise all that reads them would make them anew.
-    return jax.lax.map(lambda row: _unit(_threefry(words, place + row)), jnp.arange(shape[0], dtype=jnp.uint32) * inner)
+    words = jax.random.key_data(key)
+    place = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+    return stored(lambda words, place: _unit(_threefry(words, place)), words, place)
 
 
 def row_keys(key: Array, rows: Mapping[str, int], *, step: Array | int = 0) -> dict[str, Array]:
@@ -141,11 +141,16 @@ def draw_rows(keys: Mapping[str, Array], length: int, *, block: Array | int = 0)
     joined = jax.vmap(jax.random.fold_in, (0, None))(jnp.concatenate(list(keys.values())), block)
 
     if _written_out(joined):
-        place = jnp.arange(length, dtype=jnp.uint32)
-        drawn = jax.lax.map(lambda words: _unit(_threefry(words, place)), jax.random.key_data(joined))
+        words = jax.random.key_data(joined)
+        drawn = stored(_rows, words, jnp.arange(length, dtype=jnp.uint32))
     else:
         drawn = _unit(jax.vmap(lambda each: jax.random.bits(each, (length,), "uint32"))(joined))
     return _split_rows(drawn, {name: len(each) for name, each in keys.items()})
+
+
+def _rows(words: Array, place: Array) -> Array:
+    """Draws [rows, length] at the same places `[length]` of the streams whose keys are `words [rows, 2]`."""
+    return _unit(_threefry(words.T[..., None], place[None]))
 
 
 def _split_rows(values: Array, rows: Mapping[str, int]) -> dict[str, Array]:

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "mamba"
 ROOMS = (
     "fields",
     "types",
+    "storing",
     "streams",
     "sums",
     "unroll",

@@ -21,6 +21,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mamba.storing import stored
 from mamba.sums import largest, total
 from mamba.types import Array, Mode
 from mamba.world.relax import hard_with_soft_derivative
@@ -114,16 +115,11 @@ def session_length(existence: Array, continuation: Array) -> tuple[Array, Array,
 
 def _ranks(arrival: Array) -> Array:
     """How many candidates arrived earlier, [C, U]."""
-    # One candidate at a time, because comparing all pairs stores [C, C, U]; in a loop of two rounds, because its
-    # result is stored, while straight code would be repeated in every loop that reads the ranks.
-    rivals = jnp.pad(arrival, ((0, arrival.shape[0] % 2), (0, 0)), constant_values=jnp.inf)
-
-    def half(above: Array, rivals: Array) -> tuple[Array, None]:
-        for each in range(rivals.shape[0]):
-            above = above + (rivals[each : each + 1] < arrival)
-        return above, None
-
-    return jax.lax.scan(half, jnp.zeros_like(arrival), rivals.reshape(2, -1, arrival.shape[1]))[0]
+    # One candidate at a time, because comparing all pairs at once stores [C, C, U].
+    above = jnp.zeros_like(arrival)
+    for each in range(arrival.shape[0]):
+        above = above + (arrival[each : each + 1] < arrival)
+    return above
 
 
 def sampled_attention(
@@ -146,7 +142,7 @@ def sampled_attention(
     # An exponential race: ordering arrivals is ordering score + Gumbel noise, at one logarithm instead of two.
     top = largest(jnp.where(exists, score, -jnp.inf), keepdims=True)
     arrival = jnp.where(exists, -jnp.log(rank_draw) * jnp.exp(jnp.minimum(top - score, 80.0)), jnp.inf)
-    above = _ranks(arrival)
+    above = stored(_ranks, arrival)
     depth = jnp.log(depth_draw) / jnp.log(continuation)  # P(depth >= r) = continuation ** r
     return (exists & (above <= depth[None])).astype(float)
 

@@ -9,9 +9,13 @@ in which attention is linear. One packed gather then fetches the rows of all can
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
+from mamba import placement
+from mamba.storing import stored
 from mamba.types import (
     ITEM_COLUMNS,
     LATENT,
@@ -26,15 +30,24 @@ from mamba.types import (
 
 def item_age(ids: Array, step: Array, sizes: Sizes) -> Array:
     """Steps since the item in a slot was posted, int32 of the shape of `ids`, 0 to H - 1."""
-    return (step - ids // sizes.creators) % sizes.lifetime
+    # Both are at least 0, which spares two divisions that round down.
+    age = step % sizes.lifetime - jax.lax.div(ids, jnp.full_like(ids, sizes.creators))
+    return jnp.where(age < 0, age + sizes.lifetime, age)
+
+
+def at_pairs(tables: Sequence[Array], rows: Array, columns: Array) -> list[Array]:
+    """`table[rows, columns]` of each of some tables [U, K] of one shape, for indices within them."""
+    if placement.users_are_split():  # the compiler sees what stays on a device in pairs of indices only
+        return [table.at[rows, columns].get(mode="promise_in_bounds") for table in tables]
+    width = tables[0].shape[1]
+    place = stored(lambda rows, columns: rows * width + columns, *jnp.broadcast_arrays(rows, columns))
+    return [table.ravel().at[place].get(mode="promise_in_bounds") for table in tables]
 
 
 def _outbox_entry(outbox: Outbox, account: Array, entry: Array, step: Array, sizes: Sizes) -> tuple[Array, Array]:
     """Item slot and existence of an outbox entry; the slot may have been recycled since."""
-    at = {"mode": "promise_in_bounds"}
-    ids = outbox.item.at[account, entry].get(**at)
-    current = outbox.birth.at[account, entry].get(**at) == step - item_age(ids, step, sizes)
-    return ids, outbox.weight.at[account, entry].get(**at) * current
+    ids, birth, weight = at_pairs((outbox.item, outbox.birth, outbox.weight), account, entry)
+    return ids, weight * (birth == step - item_age(ids, step, sizes))
 
 
 def sampled_ties(
@@ -54,11 +67,12 @@ def sampled_ties(
         `(ids [C, U] int32, existence [C, U])` before the item's own existence.
     """
     degree = jnp.sum(ties.weight > 0, axis=-1)
-    start = jnp.floor(start_draw * degree).astype(jnp.int32)
-    slot = (start[None] + jnp.arange(sizes.in_network, dtype=jnp.int32)[:, None]) % jnp.maximum(degree, 1)[None]
+    # Around the table in floating point, exact for numbers so small: a CPU divides integers one by one.
+    around = jnp.maximum(degree, 1).astype(float)[None]
+    place = jnp.floor(start_draw * degree)[None] + jnp.arange(sizes.in_network, dtype=float)[:, None]
+    slot = (place - around * jnp.floor(place / around)).astype(jnp.int32)
     reader = jnp.arange(degree.shape[0], dtype=jnp.int32)[None]
-    account = ties.followees.at[reader, slot].get(mode="promise_in_bounds")
-    weight = ties.weight.at[reader, slot].get(mode="promise_in_bounds")
+    account, weight = at_pairs((ties.followees, ties.weight), reader, slot)
     posts = (entry_draw < 0.5) & (account < sizes.creators)
     fraction = jnp.where(account < sizes.creators, (2.0 * entry_draw) % 1.0, entry_draw)
     age = jnp.floor(fraction * sizes.recent).astype(jnp.int32)
@@ -87,21 +101,29 @@ CANDIDATES = {"sampled": sampled_ties, "latest": latest_posts}
 
 @jax.custom_jvp
 def gather_planes(table: Array, ids: Array) -> Array:
-    """The one packed gather: columns of the items in `ids [C, ...]` from the table `[M, F]`, as planes `[F, C, ...]`."""
+    """The one packed gather: columns of the items in `ids [C, ...]` from the table `[M, F]`, as planes `[F, C, ...]`.
 
-    # Candidate by candidate in a loop, because its planes are stored: otherwise every loop that reads a plane picks its
-    # column out of the gathered rows, a cache line for each number.
-    def one(carry: None, ids: Array) -> tuple[None, Array]:
-        return carry, jnp.moveaxis(table.at[ids].get(mode="promise_in_bounds"), -1, 0)
+    The planes are stored: otherwise every loop that reads one picks it out of gathered rows, a cache line for each number.
+    """
+    if jax.default_backend() != "cpu" or placement.users_are_split():
+        return stored(_planes, table, ids)
+    # Column by column, because a column stays in a core's cache where the whole table does not; those that nobody reads go.
+    # It takes another table, which the devices that users are split over do not have room for.
+    return jnp.stack([stored(_plane, column, ids) for column in stored(jnp.transpose, table)])
 
-    return jnp.moveaxis(jax.lax.scan(one, None, ids)[1], 1, 0)
+
+def _planes(table: Array, ids: Array) -> Array:
+    return jnp.moveaxis(table.at[ids].get(mode="promise_in_bounds"), -1, 0)
+
+
+def _plane(column: Array, ids: Array) -> Array:
+    return column.at[ids].get(mode="promise_in_bounds")
 
 
 @gather_planes.defjvp
 def _gather_planes_derivative(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     # One gather, so that the reverse pass is one scatter.
-    change = jnp.moveaxis(tangents[0].at[primals[1]].get(mode="promise_in_bounds"), -1, 0)
-    return gather_planes(*primals), change
+    return gather_planes(*primals), _planes(tangents[0], primals[1])
 
 
 def observed(planes: Array, n_topics: int) -> ObservedItems:

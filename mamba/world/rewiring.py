@@ -8,11 +8,12 @@ carries their likelihood ratios, so that derivatives with respect to link scores
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
+from mamba.storing import stored
 from mamba.sums import softmax, total
 from mamba.types import Array, Mode, Sizes, Ties
+from mamba.world.candidates import at_pairs
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import carried, pick, soft_step
 
@@ -30,9 +31,9 @@ def suggestions(ties: Ties, draws: Array, *, sizes: Sizes) -> Array:
     """
     degree = jnp.maximum(jnp.sum(ties.weight > 0, axis=-1), 1)
     first = jnp.floor(draws[0] * degree[None]).astype(jnp.int32)
-    friend = ties.followees[jnp.arange(sizes.users)[None], first]
+    (friend,) = at_pairs([ties.followees], jnp.arange(sizes.users)[None], first)
     second = jnp.floor(draws[1] * degree[friend]).astype(jnp.int32)
-    near = ties.followees[friend, second]
+    (near,) = at_pairs([ties.followees], friend, second)
     anyone = jnp.floor(draws[1] * sizes.creators).astype(jnp.int32)
     return jnp.where(jnp.arange(sizes.links)[:, None] % 2 == 0, near, anyone)
 
@@ -68,10 +69,10 @@ def rewire(
     readers = jnp.arange(sizes.users)
     degree = jnp.sum(ties.weight > 0, axis=-1)
     slot = jnp.floor(draws[0] * degree).astype(jnp.int32)
-    account = ties.followees[readers, slot]
-    # In a loop, so that opinions are stored before they are gathered: fused into the gather, all they are made of was read in
-    # random order, which took a sixth of a step of 100,000 users on a CPU.
-    theirs = jax.lax.map(lambda plane: plane[account], opinion)
+    account, old = at_pairs((ties.followees, ties.weight), readers, slot)
+    # Opinions are stored before they are gathered: fused into the gather, all they are made of was read in random order,
+    # which took a sixth of a step of 100,000 users on a CPU.
+    theirs = jnp.stack([stored(lambda account, plane: plane[account], account, plane) for plane in opinion])
     distance = jnp.sqrt(total((opinion - theirs) ** 2) / opinion.shape[0] + 1e-9)
     drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
     drop = drop * (degree > 0)
@@ -81,7 +82,6 @@ def rewire(
     chosen, carry = pick(mass, pick_draw, mode)
     replaced = dropped & ~jnp.all(taken, axis=0)
     fresh = jnp.where(replaced, jnp.take_along_axis(links, chosen[None], axis=0)[0], account)
-    old = ties.weight[readers, slot]
     if mode == "sampled":
         weight = jnp.where(replaced, jnp.ones_like(old), old)
     else:
