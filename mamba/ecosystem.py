@@ -515,7 +515,10 @@ def _serve_all(ecosystem: Ecosystem, inputs: Inputs, everyone: _Block, **context
         return jnp.moveaxis(leaf, 0, -2).reshape(*leaf.shape[1:-1], -1)
 
     def body(counts: Array, xs: tuple[_Block, Array]):
-        return one(counts, *xs)
+        # Rows of a block are copied out first: slices within each loop that reads them keep a CPU's compiler from vectorising it,
+        # which cost a fifth of the step.
+        block = jax.tree.map(lambda rows: stored(lambda rows: rows, rows), xs[0])
+        return one(counts, block, xs[1])
 
     ties = jax.tree.map(split_rows, everyone.ties)
     pieces = replace(jax.tree.map(split, replace(everyone, ties=_NO_LEAVES)), ties=ties)
