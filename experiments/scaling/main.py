@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from mamba.scenarios.populations import generated
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-import bench  # noqa: E402  # the same platforms and units as the benchmark
+from benchmarks import measuring, platforms, speed  # noqa: E402  # the same platforms and units as the benchmark
 
 USERS = (1_000, 10_000, 100_000, 1_000_000)
 MEMBERS = (1, 4, 16, 64, 256)
@@ -54,50 +54,40 @@ Task = dict[str, Any]
 # ---- what a worker measures
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds on the wall and of CPU time of the fastest of some calls; the first is not counted."""
-    jax.block_until_ready(call())
-    found = []
-    for _ in range(REPEATS):
-        wall, cpu = time.perf_counter(), time.process_time()
-        jax.block_until_ready(call())
-        found.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return min(wall for wall, _ in found), min(cpu for _, cpu in found)
-
-
 def users(task: Task) -> Task:
     """One rollout: user-steps per second, and the share of the roofline."""
-    built = bench.ecosystem(task["which"], task["users"], 0)
+    built = platforms.ecosystem(task["which"], task["users"], 0)
     steps = max(2, WORK // task["users"])
-    given, state = bench.prepared(built)
-    run, compile_s = bench.compiled(bench.forward(built, steps, "sampled"), given.levers, given, state)
-    wall, cpu = timed(lambda: run(given.levers, given, state))
+    given, state = platforms.prepared(built)
+    run, compile_s = measuring.compiled(platforms.forward(built, steps, "sampled"), given.levers, given, state)
+    seconds = measuring.fastest(lambda: run(given.levers, given, state), REPEATS)
     done = task["users"] * steps
-    share = done / (wall if bench.on_accelerator() else cpu) * bench.FLOOR_BYTES / bench.copy_bandwidth()
-    return {"wall_rate": done / wall, "cpu_rate": done / cpu, "roofline": share, "compile_s": compile_s}
+    share = speed.roofline(done, seconds, measuring.copy_bandwidth())
+    rates = {"wall_rate": done / seconds.wall, "cpu_rate": done / seconds.cpu}
+    return {**rates, "roofline": share, "compile_s": compile_s}
 
 
 def members(task: Task) -> Task:
     """Many rollouts: user-steps per second of all together."""
-    built = bench.ecosystem("one", MEMBER_USERS, 0)
-    given, _ = bench.prepared(built)
+    built = platforms.ecosystem("one", MEMBER_USERS, 0)
+    given, _ = platforms.prepared(built)
     layout = "loop" if jax.default_backend() == "cpu" else "vmap"
     count = -(-task["members"] // jax.local_device_count()) * jax.local_device_count()
     some = mem.repeat(built, given.levers, jax.random.split(jax.random.key(0), count))
     made = mem.compiled(mem.evaluator(built, steps=MEMBER_STEPS, layout=layout), given, some, chunk=count)
-    wall, cpu = timed(lambda: mem.in_chunks(made.run, given, some, chunk=made.chunk))
+    wall, cpu = measuring.fastest(lambda: mem.in_chunks(made.run, given, some, chunk=made.chunk), REPEATS)
     done = count * MEMBER_USERS * MEMBER_STEPS
     return {"wall_rate": done / wall, "cpu_rate": done / cpu, "rollouts": count, "bytes": made.bytes}
 
 
 def split(task: Task) -> Task:
     """One rollout whose users are split over the devices."""
-    built = bench.ecosystem(task["which"], SPLIT_USERS, 0)
+    built = platforms.ecosystem(task["which"], SPLIT_USERS, 0)
     with placement.split_users():
         given = eco.inputs(built, placement.placed(generated(built.sizes), SPLIT_USERS))
         run = jax.jit(lambda given, key: rollout(built, given, key=key, steps=SPLIT_STEPS)[1])
         program = run.lower(given, jax.random.key(0)).compile()
-        wall, cpu = timed(lambda: program(given, jax.random.key(0)))
+        wall, cpu = measuring.fastest(lambda: program(given, jax.random.key(0)), REPEATS)
     done = SPLIT_USERS * SPLIT_STEPS
     bytes_ = program.memory_analysis().temp_size_in_bytes
     return {"wall_rate": done / wall, "cpu_rate": done / cpu, "bytes_a_device": int(bytes_)}
@@ -105,21 +95,21 @@ def split(task: Task) -> Task:
 
 def memory(task: Task) -> Task:
     """Predicted temporary memory of a rollout and of its gradient, bytes a user."""
-    built = bench.ecosystem("one", MEMORY_USERS, 0)
-    given, state = bench.prepared(built)
+    built = platforms.ecosystem("one", MEMORY_USERS, 0)
+    given, state = platforms.prepared(built)
     found = {}
     for name, function in (
-        ("forward", bench.forward(built, task["steps"], "expected")),
-        ("backward", bench.gradient(built, task["steps"])),
+        ("forward", platforms.forward(built, task["steps"], "expected")),
+        ("backward", platforms.gradient(built, task["steps"])),
     ):
-        made, _ = bench.compiled(function, given.levers, given, state, xla_backend_optimization_level=0)
+        made, _ = measuring.compiled(function, given.levers, given, state, xla_backend_optimization_level=0)
         found[name] = made.memory_analysis().temp_size_in_bytes / MEMORY_USERS
     return found
 
 
 def long(task: Task) -> Task:
     """A million users for a hundred steps: seconds, and the largest memory of the whole process."""
-    built = bench.ecosystem(task["which"], LONG_USERS, 0)
+    built = platforms.ecosystem(task["which"], LONG_USERS, 0)
     given = jax.device_put(eco.inputs(built, generated(built.sizes)))
     run = jax.jit(lambda given, key: rollout(built, given, key=key, steps=LONG_STEPS)[1])
     program = run.lower(given, jax.random.key(0)).compile()
