@@ -29,6 +29,11 @@ from mamba.world.parameters import WorldParameters
 Layout = Literal["loop", "vmap"]
 
 
+def layout() -> Layout:
+    """How members are run where this process runs: one after the other on a CPU, side by side elsewhere."""
+    return "loop" if jax.default_backend() == "cpu" else "vmap"
+
+
 class Members(NamedTuple):
     """A batch of members; every leaf has leading axis [B].
 

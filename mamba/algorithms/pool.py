@@ -23,7 +23,8 @@ def draw(mass: Array, uniform: Array) -> Array:
     Returns:
         [...] int32 item slots; slot M - 1 when all mass is zero.
     """
-    below = jnp.cumsum(jax.lax.stop_gradient(mass))
+    # A sum in parallel may fall by a rounding error from one item to the next, where both searches must agree.
+    below = jax.lax.cummax(jnp.cumsum(jax.lax.stop_gradient(mass)))
     marks = uniform.ravel() * below[-1]
     # Every round trip to an accelerator costs more than the rounds that it would save.
     search = _guided_search if jax.default_backend() == "cpu" else _search

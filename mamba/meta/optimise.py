@@ -184,7 +184,7 @@ def estimator_of(
 def _expected(ecosystem: eco.Ecosystem, inputs: eco.Inputs, *, steps: int) -> evolution.Measure:
     """Outcomes of the expected mode, on the perturbations and keys of the sampled one."""
     measured = functools.partial(systems.outcomes, ecosystem)
-    run = jax.jit(mem.evaluator(ecosystem, steps=steps, mode="expected", of=measured))
+    run = jax.jit(mem.evaluator(ecosystem, steps=steps, mode="expected", layout=mem.layout(), of=measured))
     return evolution.measure(lambda members: mem.in_chunks(run, inputs, members, chunk=_CHUNK), inputs)
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mamba import members as mem
 from mamba import objectives
 from mamba.interactions import axes, phases, tipping, warning
 from mamba.interactions.axes import Axis
@@ -24,7 +25,7 @@ from mamba.interactions.statistics import estimate
 from mamba.objectives import NAMES
 from mamba.runs import analysis, folder, progress, results, stops
 from mamba.runs.errors import UserError
-from mamba.runs.job import Job, layout
+from mamba.runs.job import Job
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 
@@ -212,6 +213,7 @@ def _scan(job: Job, key: jax.Array, stop: Callable[[], bool]) -> dict[str, np.nd
             keys=keys,
             hold=config.hold,
             summary=lambda records: objectives.evaluate(records, ecosystem.sizes.users)[watched],
+            layout=mem.layout(),
         )
 
     # Seeds begin from fresh keys and carry their state on from value to value.
@@ -317,7 +319,7 @@ def _diagram(job: Job, key: jax.Array, stop: Callable[[], bool]) -> dict[str, np
     total = config.seeds * config.points**2
     with progress.progress(total, f"phase diagram: {total} rollouts") as meter:
         found = phases.diagram(
-            jax.jit(phases.cells(value, layout=layout())),
+            jax.jit(phases.cells(value, layout=mem.layout())),
             job.inputs,
             first=levers[0],
             second=levers[1],

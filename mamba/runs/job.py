@@ -131,7 +131,7 @@ def _evaluation(
 ) -> Evaluate:
     """Outcomes [B, 1 + W, J + A] of members on the sampled model."""
     measured = functools.partial(systems.outcomes, ecosystem)
-    evaluate = mem.evaluator(ecosystem, steps=steps, layout=layout(), warm_up=warm_up, windows=windows, of=measured)
+    evaluate = mem.evaluator(ecosystem, steps=steps, layout=mem.layout(), warm_up=warm_up, windows=windows, of=measured)
     run = Fitted(evaluate, inputs, chunk=chunk)
 
     def call(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
@@ -139,11 +139,6 @@ def _evaluation(
         return values if windows else values[:, None]
 
     return call
-
-
-def layout() -> mem.Layout:
-    """How members are run where this process runs: one after the other on a CPU, side by side elsewhere."""
-    return "loop" if jax.default_backend() == "cpu" else "vmap"
 
 
 class Fitted:

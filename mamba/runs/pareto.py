@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mamba import members as mem
 from mamba import passing
 from mamba.interactions.findings import Finding
 from mamba.interactions.statistics import Estimate, estimate
@@ -27,7 +28,7 @@ from mamba.meta.settings import ParetoConfig
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import evaluation, folder, progress, results, stops, training
 from mamba.runs.errors import UserError
-from mamba.runs.job import Job, layout
+from mamba.runs.job import Job
 from mamba.runs.pictures import fronts as pictures
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
@@ -110,7 +111,7 @@ def _search(job: Job) -> pareto.Search:
             steps=job.config.steps,
             evaluate=job.evaluate,
             key=stream(job.key, STAGE),
-            layout=layout(),
+            layout=mem.layout(),
         )
     except ValueError as error:
         section = STAGE if str(error).startswith("objectives") else "meta"

@@ -300,8 +300,8 @@ def _repeat(view: View, source: str) -> Html:
         parts.append(
             tag(
                 "p",
-                "The same configuration, seed, device layout and versions give the same numbers bit for bit. Or "
-                "save the configuration below as a file and run that.",
+                "The same configuration, seed, device layout and versions give the same numbers bit for bit (on a GPU with "
+                "XLA_FLAGS=--xla_gpu_deterministic_ops=true). Or save the configuration below as a file and run that.",
                 class_="note",
             )
         )

@@ -23,7 +23,7 @@ from mamba.meta import constraints, evolution, players, vector
 from mamba.objectives import NAMES, OBJECTIVES, benefit_sign
 from mamba.runs import analysis, folder, progress, results, stops
 from mamba.runs.errors import UserError
-from mamba.runs.job import Fitted, Job, layout
+from mamba.runs.job import Fitted, Job
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 
@@ -185,7 +185,7 @@ def _apart(
 
 def _sampled(job: Job, stop: Callable[[], bool]) -> Callable[[mem.Members, str], np.ndarray]:
     """Outcomes [B, J + A] of members on the sampled model; one program serves audit and coordination."""
-    evaluate = jacobian.evaluator(job.ecosystem, steps=job.config.steps, layout=layout(), warm_up=_warm_up(job))
+    evaluate = jacobian.evaluator(job.ecosystem, steps=job.config.steps, layout=mem.layout(), warm_up=_warm_up(job))
     run = Fitted(evaluate, job.inputs, chunk=job.config.chunk)
 
     def outcomes(members: mem.Members, label: str) -> np.ndarray:

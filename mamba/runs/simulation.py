@@ -22,7 +22,7 @@ from mamba.meta import systems
 from mamba.objectives import NAMES
 from mamba.runs import distributed, folder, progress, results, stops
 from mamba.runs.config import RunConfig
-from mamba.runs.job import Fitted, Job, layout
+from mamba.runs.job import Fitted, Job
 from mamba.streams import stream
 from mamba.world.parameters import as_arrays
 
@@ -54,7 +54,7 @@ def evaluator(ecosystem: eco.Ecosystem, inputs: eco.Inputs, config: RunConfig, *
     """
     measured = functools.partial(systems.outcomes, ecosystem)
     parts = windows(config)
-    evaluate = mem.evaluator(ecosystem, steps=config.steps, layout=layout(), windows=parts, of=measured)
+    evaluate = mem.evaluator(ecosystem, steps=config.steps, layout=mem.layout(), windows=parts, of=measured)
     return Fitted(evaluate, inputs, chunk=chunk, **more)
 
 

@@ -27,6 +27,8 @@ from mamba.types import (
     Ties,
 )
 
+_INT32 = jnp.iinfo(jnp.int32).max
+
 
 def item_age(ids: Array, step: Array, sizes: Sizes) -> Array:
     """Steps since the item in a slot was posted, int32 of the shape of `ids`, 0 to H - 1."""
@@ -37,9 +39,10 @@ def item_age(ids: Array, step: Array, sizes: Sizes) -> Array:
 
 def at_pairs(tables: Sequence[Array], rows: Array, columns: Array) -> list[Array]:
     """`table[rows, columns]` of each of some tables [U, K] of one shape, for indices within them."""
-    if placement.users_are_split():  # the compiler sees what stays on a device in pairs of indices only
+    height, width = tables[0].shape
+    # The compiler sees what stays on a device in pairs of indices only, and a place in the table must be an int32.
+    if placement.users_are_split() or height * width > _INT32:
         return [table.at[rows, columns].get(mode="promise_in_bounds") for table in tables]
-    width = tables[0].shape[1]
     place = stored(lambda rows, columns: rows * width + columns, *jnp.broadcast_arrays(rows, columns))
     return [table.ravel().at[place].get(mode="promise_in_bounds") for table in tables]
 
@@ -48,6 +51,26 @@ def _outbox_entry(outbox: Outbox, account: Array, entry: Array, step: Array, siz
     """Item slot and existence of an outbox entry; the slot may have been recycled since."""
     ids, birth, weight = at_pairs((outbox.item, outbox.birth, outbox.weight), account, entry)
     return ids, weight * (birth == step - item_age(ids, step, sizes))
+
+
+def around(start: Array, degree: Array, *, count: int) -> Array:
+    """Places around a table of ties, from each user's start on.
+
+    Args:
+        start: [U] whole numbers, at least 0.
+        degree: [U] int32, at least 1.
+        count: how many places.
+
+    Returns:
+        `(start + c) % degree` for c from 0 to `count` - 1, [C, U] int32.
+    """
+    # In floating point, because a CPU divides integers one by one. A compiler may multiply by a reciprocal instead, and miss by
+    # one turn, which is put right.
+    length = degree.astype(float)[None]
+    place = start.astype(float)[None] + jnp.arange(count, dtype=float)[:, None]
+    turned = place - length * jnp.floor(place / length)
+    turned = jnp.where(turned >= length, turned - length, turned)
+    return jnp.where(turned < 0, turned + length, turned).astype(jnp.int32)
 
 
 def sampled_ties(
@@ -67,10 +90,7 @@ def sampled_ties(
         `(ids [C, U] int32, existence [C, U])` before the item's own existence.
     """
     degree = jnp.sum(ties.weight > 0, axis=-1)
-    # Around the table in floating point, exact for numbers so small: a CPU divides integers one by one.
-    around = jnp.maximum(degree, 1).astype(float)[None]
-    place = jnp.floor(start_draw * degree)[None] + jnp.arange(sizes.in_network, dtype=float)[:, None]
-    slot = (place - around * jnp.floor(place / around)).astype(jnp.int32)
+    slot = around(jnp.floor(start_draw * degree), jnp.maximum(degree, 1), count=sizes.in_network)
     reader = jnp.arange(degree.shape[0], dtype=jnp.int32)[None]
     account, weight = at_pairs((ties.followees, ties.weight), reader, slot)
     posts = (entry_draw < 0.5) & (account < sizes.creators)

@@ -72,7 +72,7 @@ def rewire(
     account, old = at_pairs((ties.followees, ties.weight), readers, slot)
     # Opinions are stored before they are gathered: fused into the gather, all they are made of was read in random order,
     # which took a sixth of a step of 100,000 users on a CPU.
-    theirs = jnp.stack([stored(lambda account, plane: plane[account], account, plane) for plane in opinion])
+    theirs = jnp.stack([stored(lambda plane, account: plane[account], plane, account) for plane in opinion])
     distance = jnp.sqrt(total((opinion - theirs) ** 2) / opinion.shape[0] + 1e-9)
     drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
     drop = drop * (degree > 0)

@@ -26,7 +26,7 @@ from mamba.meta import constraints, derivatives, growth, lockstep, optimise, sys
 from mamba.runs import checkpoint, distributed, evaluation, folder, restoration, training
 from mamba.runs.config import RunConfig, dump_yaml
 from mamba.runs.errors import UserError
-from mamba.runs.job import Fitted, Job, layout, out_of_memory, platform
+from mamba.runs.job import Fitted, Job, out_of_memory, platform
 from mamba.runs.sweeps import batches, outcomes
 from mamba.runs.sweeps.groups import Group, stacked
 from mamba.runs.sweeps.outcomes import Member, Outcome
@@ -170,7 +170,7 @@ class _Shared:
         """
         config, self.ecosystem = group.members[0].config, group.ecosystem
         self._group, self._homes = group, homes
-        system, steps, how = systems.platform(self.ecosystem), config.steps, layout()
+        system, steps, how = systems.platform(self.ecosystem), config.steps, mem.layout()
 
         def beside(kernel: Callable[..., Any]) -> lockstep.SideBySide:
             """Beside each other in the populations of a batch, which are passed once."""
