@@ -21,6 +21,7 @@ from mamba.runs.config import load_config, read_yaml, resolve
 from mamba.runs.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +167,54 @@ def test_the_module_runs_without_a_backend() -> None:
     result = python("-m", "mamba", "config", "show", "smoke", "steps=1", JAX_PLATFORMS="bogus")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("mamba-eco: steps: 1 is below 2;") and result.stderr.count("\n") == 1
+
+
+CACHED = """
+from collections import Counter
+import jax
+from mamba import cli
+
+cli.use_compilation_cache()
+told = Counter()
+jax.monitoring.register_event_listener(lambda event, **more: told.update([event.removeprefix("/jax/compilation_cache/")]))
+jax.jit(lambda x: 3.0 * x + 1.0).lower(jax.ShapeDtypeStruct((3,), "float32")).compile()
+print(told["cache_hits"], told["cache_misses"])
+"""
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_second_process_finds_what_the_first_has_compiled(tmp_path: Path, given: bool) -> None:
+    kept = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    if given:
+        kept["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "kept")
+    told = [python("-c", CACHED, **kept) for _ in range(2)]
+    assert [each.returncode for each in told] == [0, 0], told[0].stderr + told[1].stderr
+    assert [each.stdout.split() for each in told] == [["0", "1"], ["1", "0"]]  # hits and misses of one program
+    # Otherwise it is the user's cache folder, which JAX by itself knows nothing of.
+    assert [(tmp_path / name).exists() for name in ("kept", "cache")] == [given, not given]
+
+
+DEALT = """
+import sys
+import jax
+from mamba import cli
+from mamba.runs.errors import UserError
+
+cli.use_devices(sys.argv[1])
+cli._check_devices(sys.argv[1])
+print(jax.local_device_count())
+try:
+    cli._check_devices("99")
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("wanted", "count"), [("all", min(CORES, cli.MOST_CORES)), ("2", 2), ("3", 3)])
+def test_a_sweep_takes_the_devices_it_was_told_to_and_no_more_than_there_are(wanted: str, count: int) -> None:
+    result = python("-c", DEALT, wanted, JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1", XLA_FLAGS="")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [str(count), f"--devices: 99 are asked for, and there are {count}"]
 
 
 def test_a_reader_who_leaves_is_no_error() -> None:

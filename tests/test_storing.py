@@ -10,7 +10,9 @@ from mamba.storing import stored
 VALUES = jnp.linspace(-2.0, 2.0, 64).reshape(8, 8)
 
 
-@pytest.mark.parametrize("operand", [VALUES, VALUES.astype(jnp.int32), VALUES > 0, jnp.zeros((0, 3)), jnp.full(3, jnp.nan)])
+@pytest.mark.parametrize(
+    "operand", [VALUES, VALUES.astype(jnp.int32), VALUES > 0, jnp.zeros((0, 3)), jnp.full(3, jnp.nan)]
+)
 def test_any_array_is_stored(operand):
     found = jax.jit(lambda x: stored(lambda x: 2 * x, x))(operand)
     np.testing.assert_array_equal(found, 2 * operand)

@@ -2,7 +2,7 @@
 
 Levers, world parameters and the seed are traced, so members that differ in nothing else form a group; everything else (kinds,
 sizes, steps, step sizes of learners) decides the program. What a member's levers are is asked of its algorithms: a setting of an
-algorithm that has a lever of that name does nothing but set it (`tests/runs/test_sweeps.py` holds every kind to that).
+algorithm that has a lever of that name does nothing but set it (`tests/runs/sweeps/test_sweep.py` holds every kind to that).
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -212,29 +213,41 @@ def test_slabs_hold_all_populations_and_batches_all_members(monkeypatch):
         assert {member.config.seed for member in batch.members} == {batch.slab} and set(batch.homes) == {0}
 
 
-def test_a_member_that_is_not_finite_is_frozen_and_leaves_the_others_bit_equal(swept, tmp_path, monkeypatch):
+def test_members_that_are_not_finite_are_frozen_and_leave_the_others_bit_equal(swept, tmp_path, monkeypatch):
+    broken = {
+        4: {"opinion_rate": float("nan")},  # from the start
+        # On the way: wellbeing lost with the square of fatigue; the rested lose nothing, the tired leave the finite numbers.
+        6: {"wellbeing_overuse": 2e38},
+    }
+
     def poisoned(spec, choice, *, number, shared=()):
         member = outcomes.Member(number, choice, load_config(spec.source, [*specs.overrides(spec, choice), *shared]))
-        if number != 4:
-            return member
-        broken = dataclasses.replace(WorldParameters(), opinion_rate=float("nan"))
-        return member._replace(config=dataclasses.replace(member.config, parameters=broken))
+        parameters = dataclasses.replace(WorldParameters(), **broken.get(number, {}))
+        return member._replace(config=dataclasses.replace(member.config, parameters=parameters))
 
     monkeypatch.setattr(outcomes, "member_of", poisoned)
     warned = []
     monkeypatch.setattr(sweep.progress, "warn", warned.append)
     summary = ran(tmp_path / "made", swept.spec)
-    assert summary["frozen"] == [4] and 4 not in summary["best"]
-    assert any("member 4 counts nowhere: not finite by hour" in text for text in warned)
-    metrics = folder.read_metrics(tmp_path / "made" / folder.METRICS)
-    assert {row["members/alive"] for row in metrics} == {7}
-    found = values_of(tmp_path / "made")
-    assert not np.isfinite(found[4]).all()
-    for number, values in values_of(swept.path).items():
-        if number != 4:
+    found, whole = values_of(tmp_path / "made"), values_of(swept.path)
+    finite = {number: np.isfinite(found[number]).all(axis=(0, 2)).tolist() for number in broken}
+    assert finite == {4: [False] * 4, 6: [False, True, False, False]}  # the whole rollout, then its parts
+    assert summary["frozen"] == [4, 6] and not {4, 6} & set(summary["best"])
+    why = {4: "not finite by hour 2", 6: "not finite by hour 4"}
+    for number, words in why.items():
+        assert sum(f"member {number} counts nowhere: {words}" in text for text in warned) == 1
+    rows = [json.loads(line) for line in (tmp_path / "made" / sweep.TABLE).read_text().splitlines()]
+    assert {row["member"]: row["why"] for row in rows if row["frozen"]} == why
+    for number, values in whole.items():
+        if number not in broken:
             np.testing.assert_array_equal(found[number], values)
+    # Quantiles are those of the others, also over the hours in which the lost one was still finite.
+    metrics, k = folder.read_metrics(tmp_path / "made" / folder.METRICS), NAMES.index("wellbeing")
+    assert {row["members/alive"] for row in metrics} == {6}
+    least = min(values[:, 1, k].mean() for number, values in whole.items() if number not in broken)
+    assert found[6][:, 1, k].max() < -1e30 and metrics[0]["ecosystem/wellbeing/min"] == pytest.approx(least)
     page = report.write_report(tmp_path / "made").read_text()
-    assert "1 member left the finite numbers" in page
+    assert "2 members left the finite numbers" in page
 
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes."
@@ -281,6 +294,30 @@ def test_the_page_of_a_sweep_lists_members_and_their_commands(swept):
     assert "mamba-eco simulate smoke" in page
     with pytest.raises(UserError, match="nothing to report yet"):
         report.write_report(swept.path / "absent")
+
+
+def test_the_page_of_a_sweep_draws_quantiles_and_parallel_coordinates(swept):
+    page = report.write_report(swept.path).read_text(encoding="utf-8")
+    course, parallel = (json.loads(text)["variants"] for text in re.findall(r'id="figure-\d+">(.*?)</script>', page))
+    rows = folder.read_metrics(swept.path / folder.METRICS)
+    assert len(course) == len(NAMES)  # a drawing of each objective, to choose from
+    drawing = course[NAMES.index("wellbeing")]["data"]
+    assert {trace["type"] for trace in drawing} == {"scatter"} and drawing[-1]["name"] == "median member"
+    assert [trace["name"] for trace in drawing if trace.get("fill") == "tonexty"] == ["all members", "half of them"]
+    for trace, word in zip(drawing, ("min", "max", "q25", "q75", "median"), strict=True):
+        assert trace["x"] == [2, 4, 6]
+        np.testing.assert_allclose(trace["y"], [row[f"ecosystem/wellbeing/{word}"] for row in rows], rtol=1e-4)
+    (lines,) = parallel[0]["data"]
+    assert lines["type"] == "parcoords"
+    members = [json.loads(line) for line in (swept.path / sweep.TABLE).read_text().splitlines()]
+    axes = {axis["label"].replace("<br>", ""): axis for axis in lines["dimensions"]}
+    assert list(axes)[:3] == list(PARAMETERS)
+    for name in PARAMETERS:
+        assert axes[name]["values"] == [member["settings"][name] for member in members]
+    # What members are compared by stands last, and colours the lines.
+    last = [member["simulation/polarisation"] for member in members]
+    np.testing.assert_allclose(list(axes.values())[-1]["values"], last)
+    np.testing.assert_allclose(lines["line"]["color"], last)
 
 
 def test_errors_of_members_are_told_once(tmp_path):
