@@ -260,7 +260,7 @@ def test_out_of_memory_names_the_group_and_what_to_try(tmp_path, monkeypatch, la
 
     monkeypatch.setattr(lockstep.SideBySide, "__call__", full)
     monkeypatch.setattr(trainings.Fitted, "__call__", measured)
-    monkeypatch.setattr(trainings, "layout", lambda: layout)
+    monkeypatch.setattr(trainings.mem, "layout", lambda: layout)
     of = made(estimator=[], parameters={**PARAMETERS, "meta.monitor_every": {"value": 0}})
     group = "the compile group of members 0, 1, 2, 3 (4 in all, 60 users)"
     words = re.escape(words.format(group=group))
@@ -312,7 +312,7 @@ def test_a_dry_run_predicts_the_memory_of_trainings(capsys):
 @pytest.mark.slow
 def test_side_by_side_is_one_after_the_other(differentiated, tmp_path, monkeypatch):
     """The layout of accelerators, where trainings are differentiated side by side."""
-    monkeypatch.setattr(trainings, "layout", lambda: "vmap")
+    monkeypatch.setattr(trainings.mem, "layout", lambda: "vmap")
     ran(tmp_path / "made", made(estimator=[]))
     for number, rows in rows_of(differentiated).items():
         assert_same(rows, rows_of(tmp_path / "made")[number], rtol=2e-3, atol=1e-4)
