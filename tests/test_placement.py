@@ -21,8 +21,8 @@ from mamba.types import COUNTS, Sizes
 ROOT = Path(__file__).parents[1]
 DEVICES = 8
 USERS, STEPS = 4096, 3
-CREATORS, LIFETIME, CANDIDATES = 819, 24, 16
-MOST = 45  # collectives of a step; 35 with jax 0.10, most of a few numbers; metrics add sums of one number each
+CREATORS, LIFETIME, CANDIDATES = 204, 24, 16
+MOST = 45  # collectives of a step; 40 with jax 0.10, 31 with 0.12, most of a few numbers; metrics add sums of one number each
 
 # One process for all that is looked at: devices are counted once, when JAX starts.
 PROGRAM = """
@@ -35,7 +35,7 @@ from mamba.rollout import rollout
 from mamba.scenarios import populations
 from mamba.scenarios.settings import ScenarioConfig
 
-scenario = populations.load(ScenarioConfig(dataset="generated", users={users}), seed=0)
+scenario = populations.load(ScenarioConfig(dataset="generated", users={users}, creators=0.05), seed=0)
 algorithms = {{"home": registry.make("engagement"), "takedown": registry.make("removal")}}
 ecosystem = eco.make(algorithms, sizes=scenario.sizes)
 keys = jax.random.split(jax.random.key(0), 2)
@@ -107,7 +107,7 @@ def test_every_device_has_its_part(both):
     whole, split = both
     assert (whole["spread"], whole["part"]) == ([1], USERS)
     assert (split["spread"], split["part"]) == ([DEVICES], USERS // DEVICES)
-    assert split["bytes"] < 0.5 * whole["bytes"]  # on each; items and creators are whole on all of them
+    assert split["bytes"] < 0.3 * whole["bytes"]  # on each; items and creators, few here, are whole on all of them
     assert (whole["member_devices"], split["member_devices"]) == (
         DEVICES,
         1,

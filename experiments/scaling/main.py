@@ -45,7 +45,9 @@ LONG_USERS, LONG_STEPS = 1_000_000, 100
 MEMORY_USERS = 1_000
 TRAININGS = 4
 TRAINING = ("--second_order.seeds=0", "--log.wandb=disabled", "--log.member_runs=none")
-WORK = 2_000_000  # user-steps of one call, so that what is done once a call (memory to be found, for one) does not count
+WORK = (
+    2_000_000  # user-steps of one call, so that what is done once a call (memory to be found, for one) does not count
+)
 REPEATS = 4
 
 Task = dict[str, Any]

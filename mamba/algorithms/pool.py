@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mamba import placement
 from mamba.algorithms.base import Proposal
 from mamba.streams import uniforms
 from mamba.sums import largest, total
@@ -26,8 +27,10 @@ def draw(mass: Array, uniform: Array) -> Array:
     # A sum in parallel may fall by a rounding error from one item to the next, where both searches must agree.
     below = jax.lax.cummax(jnp.cumsum(jax.lax.stop_gradient(mass)))
     marks = uniform.ravel() * below[-1]
-    # Every round trip to an accelerator costs more than the rounds that it would save.
-    search = _guided_search if jax.default_backend() == "cpu" else _search
+    # Every round trip to an accelerator costs more than the rounds that it would save, and so does a guide on every device that
+    # users are split over.
+    guided = jax.default_backend() == "cpu" and not placement.users_are_split()
+    search = _guided_search if guided else _search
     return jnp.clip(search(below, marks), 0, mass.shape[0] - 1).reshape(uniform.shape).astype(jnp.int32)
 
 
