@@ -27,11 +27,25 @@ from mamba.types import Array, Levers, Metrics, Mode
 from mamba.world.parameters import WorldParameters
 
 Layout = Literal["loop", "vmap"]
+# Users at once that keep a large accelerator busy: an H100 has 132 multiprocessors of 2,048 threads. More only take memory.
+BUSY = 2**18
 
 
 def layout() -> Layout:
     """How members are run where this process runs: one after the other on a CPU, side by side elsewhere."""
     return "loop" if jax.default_backend() == "cpu" else "vmap"
+
+
+def beside(users: int) -> int:
+    """Runs of so many users that are worth having side by side where this process runs."""
+    return 1 if layout() == "loop" else max(1, BUSY // users)
+
+
+def mapped(one: Callable[[Any], Any], each: Any, *, at_once: int) -> Any:
+    """`jax.lax.map(one, each)`, so many at a time side by side."""
+    size = min(at_once, jax.tree.leaves(each)[0].shape[0])
+    # jax would make a batch of one, too, and then no branch of `one` could be left out.
+    return jax.lax.map(one, each, batch_size=size if size > 1 else None)
 
 
 class Members(NamedTuple):

@@ -79,3 +79,23 @@ def test_what_is_off_is_skipped_and_that_changes_nothing():
 def test_more_windows_than_steps_are_refused():
     with pytest.raises(ValueError, match="windows = 7"):
         mem.evaluator(everything(), steps=6, windows=7)
+
+
+def test_small_runs_fill_an_accelerator_together_and_large_ones_go_one_by_one(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert mem.beside(100) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert mem.beside(mem.BUSY // 8) == 8
+    assert mem.beside(10 * mem.BUSY) == 1
+
+
+def test_runs_are_mapped_one_by_one_where_a_branch_must_be_left_out():
+    def one(x):
+        return jax.lax.cond(x > 0, lambda: x * x, lambda: x)
+
+    each = jnp.arange(-2.0, 3.0)
+    for at_once in (1, 2, 99):
+        np.testing.assert_array_equal(mem.mapped(one, each, at_once=at_once), [-2, -1, 0, 1, 4])
+    # A batch turns a branch into a selection of both sides.
+    assert "cond" in str(jax.make_jaxpr(lambda x: mem.mapped(one, x, at_once=8))(each[:1]))
+    assert "cond" not in str(jax.make_jaxpr(lambda x: mem.mapped(one, x, at_once=8))(each))

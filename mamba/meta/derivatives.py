@@ -1,4 +1,4 @@
-"""Derivatives of a system's outcomes with respect to its parameters, one key at a time; callers jit.
+"""Derivatives of a system's outcomes with respect to its parameters, key by key; callers jit.
 
 `reverse` pulls R weighted sums of outcomes back through the run, at a cost of about 2 R forward runs and memory that grows with
 sqrt(T); `forward` pushes all P parameters through it, at a cost of about 2 P and in memory that does not grow with T.
@@ -100,7 +100,7 @@ def _over_keys(
                 key, sample = each
                 return one(context if sample is None else system.varied(context, sample), theta, what, shares, key)
 
-            return jax.lax.map(under, each)
+            return mem.mapped(under, each, at_once=system.at_once)
 
         if spread and len(keys) % placement.member_devices() == 0:
             some = mem.over_devices(some, shared=4, split=1)

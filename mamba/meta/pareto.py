@@ -164,12 +164,12 @@ def _unasked(key: Array, theta: np.ndarray, state: Any, rows: Any = None, worlds
 
 
 def _slopes(system: systems.System, inputs: eco.Inputs, *, steps: int, layout: mem.Layout, width: int) -> Slopes:
-    kernel = derivatives.reverse(system, steps=steps)
     if layout == "loop":
         # One program for waves of any width; side by side, a CPU would gain nothing.
-        run = jax.jit(kernel)
+        run = jax.jit(derivatives.reverse(system, steps=steps))
     else:
-        run = jax.jit(jax.vmap(kernel, in_axes=(None, 0, 0, 0, None)))
+        few = system._replace(at_once=max(1, system.at_once // width))
+        run = jax.jit(jax.vmap(derivatives.reverse(few, steps=steps), in_axes=(None, 0, 0, 0, None)))
 
     def slopes(thetas: np.ndarray, rows: np.ndarray, shares: np.ndarray, keys: Array) -> tuple[np.ndarray, np.ndarray]:
         given = [jnp.asarray(each, jnp.result_type(float)) for each in (thetas, rows, shares)]

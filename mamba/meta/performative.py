@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mamba import members as mem
 from mamba.meta import systems, vector
 from mamba.meta.systems import System
 from mamba.types import Array
@@ -69,7 +70,7 @@ def slopes(system: System, *, steps: int, segment: int | None = None) -> Callabl
 
             return jnp.sum(jax.lax.map(of, (jnp.arange(len(weights)), weights)), axis=0)
 
-        return jax.lax.map(one, keys)
+        return mem.mapped(one, keys, at_once=system.at_once)
 
     return run
 
@@ -95,7 +96,7 @@ def risks(system: System, *, steps: int) -> Callable[..., Array]:
 
             return jax.lax.map(of, (jnp.arange(len(weights)), weights))
 
-        return jax.lax.map(one, keys)
+        return mem.mapped(one, keys, at_once=system.at_once)
 
     return run
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mamba import ecosystem as eco
+from mamba import members as mem
 from mamba import objectives, passing
 from mamba.meta import vector
 from mamba.rollout import rollout
@@ -38,6 +39,7 @@ class System(NamedTuple):
         scaled: `(state, shares [B]) -> state`, of whose derivatives those shares pass, see `mamba.passing`.
         varied: `(context, sample) -> context` of another world; only robust training asks.
         first: number of the first step.
+        at_once: runs that are worth having side by side on this process's devices, see `members.beside`.
     """
 
     begin: Callable[[Any, Array, Array], Any]
@@ -49,6 +51,7 @@ class System(NamedTuple):
     scaled: Callable[[Any, Array], Any] = lambda state, shares: passing.share_of(state, shares[0])
     varied: Callable[[Any, Any], Any] = lambda context, sample: sample
     first: int = 0
+    at_once: int = 1
 
 
 def run(
@@ -121,6 +124,7 @@ def platform(ecosystem: eco.Ecosystem, *, mode: Mode = "expected", warm_up: int 
         scaled=lambda state, shares: passing.scaled(ecosystem, state, shares),
         varied=lambda context, parameters: replace(context, parameters=parameters),
         first=warm_up,
+        at_once=mem.beside(ecosystem.sizes.users),
     )
 
 

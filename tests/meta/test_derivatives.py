@@ -49,6 +49,18 @@ def test_keys_are_runs_of_their_own():
     assert np.abs(slopes[0] - slopes[1]).max() > 0.1
 
 
+@pytest.mark.parametrize("at_once", [2, 64])
+def test_keys_side_by_side_are_what_they_are_one_by_one(at_once):
+    given = (Noise(0.3, 0.3), _theta(), jnp.eye(2), jnp.ones(1), KEYS)  # three keys: two leave a rest
+    apart = jax.jit(derivatives.reverse(LINEAR, steps=STEPS))(*given)
+    together = derivatives.reverse(LINEAR._replace(at_once=at_once), steps=STEPS)
+    assert str(jax.make_jaxpr(together)(*given)) != str(
+        jax.make_jaxpr(derivatives.reverse(LINEAR, steps=STEPS))(*given)
+    )
+    for one, other in zip(apart, jax.jit(together)(*given), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+
+
 def test_a_closed_block_stops_even_what_has_overflowed():
     steps = 200  # tangents of 2^200 are beyond float32
     theta = jnp.zeros(2)

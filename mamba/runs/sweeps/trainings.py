@@ -171,6 +171,7 @@ class _Shared:
         config, self.ecosystem = group.members[0].config, group.ecosystem
         self._group, self._homes = group, homes
         system, steps, how = systems.platform(self.ecosystem), config.steps, mem.layout()
+        system = system._replace(at_once=max(1, system.at_once // size))
 
         def beside(kernel: Callable[..., Any]) -> lockstep.SideBySide:
             """Beside each other in the populations of a batch, which are passed once."""

@@ -492,6 +492,59 @@ def test_the_slurm_script_runs_its_part_and_requeues_what_is_not_done(tmp_path):
     assert calls() == [f"srun mamba-eco sweep x.yaml --run_dir {path} --part 2/4"]
 
 
+SRUN = """#!/bin/sh
+# As Slurm does when the time is nearly up: tells the task, once it has kept a batch; not when it has the time it needs.
+"$@" &
+task=$!
+if [ ! -e "{told}" ]; then
+  until ls "{parts}"/*.npz >/dev/null 2>&1 || ! kill -0 "$task" 2>/dev/null; do sleep 0.05; done
+  : >"{told}"
+  kill -USR2 "$task"
+fi
+wait "$task"
+"""
+
+
+@pytest.mark.slow  # three processes that compile
+def test_a_task_of_a_slurm_array_that_is_told_to_stop_goes_back_into_the_queue_and_goes_on(tmp_path):
+    """The script as it is written, with the two commands of Slurm replaced by what they would do."""
+    values = {"values": list(range(24))}
+    command = ["${env}", "mamba-eco", "simulate", "smoke", *(f"--{word}" for word in TINY), "${args}"]
+    of = {"method": "grid", "parameters": {"seed": values}, "command": command}
+    (tmp_path / "seeds.yaml").write_text(json.dumps(of))
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "77", "JAX_PLATFORMS": "cpu"}
+    words = ["sweep", "seeds.yaml", "--members-per-batch=1", "--run_dir=here", "--slurm=1"]
+    subprocess.run(
+        [sys.executable, "-m", "mamba", *words], cwd=tmp_path, env=environment, check=True, capture_output=True
+    )
+    script = tmp_path / "here" / slurm.SCRIPT
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    parts = tmp_path / "here" / sweep.TASKS / "0-of-1" / sweep.PARTS
+    stubs = {
+        "srun": SRUN.format(told=tmp_path / "told", parts=parts),
+        "scontrol": f'#!/bin/sh\necho "$@" >> "{tmp_path}/queue"\n',
+        "mamba-eco": f'#!/bin/sh\nexec "{sys.executable}" -m mamba "$@"\n',
+    }
+    for name, text in stubs.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    environment["PATH"] = f"{tools}:{environment['PATH']}"
+
+    def task():
+        result = subprocess.run(["sh", script], env=environment, text=True, capture_output=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    assert "SIGUSR2: finishing" in task()
+    kept = len(list(parts.iterdir()))
+    assert 1 <= kept < len(values["values"])
+    assert (tmp_path / "queue").read_text() == "requeue 77_0\n"
+    assert f"{kept} are done" in task()
+    assert (tmp_path / "queue").read_text() == "requeue 77_0\n"  # its part is done: not again
+    assert (tmp_path / "here" / sweep.PART_DONE.format(i=0, n=1)).is_file()
+
+
 FILE = """
 method: random
 run_cap: 3
