@@ -2,27 +2,36 @@
 
 It reads the arguments, sets JAX's persistent compilation cache before JAX starts, and calls the library. Exit codes: 0
 done (also after a signal that stopped a run in good order, or Ctrl+C in `view`), 2 something the user gave cannot be used,
-a file cannot be read or written, or memory does not do, 130 interrupted.
-`MAMBA_TRACEBACK=1` shows the traceback of an error.
+a file cannot be read or written, or memory does not do, 130 interrupted. A run that was told to stop leaves the file
+`.stopped` in its folder until one there comes to its end. `MAMBA_TRACEBACK=1` shows the traceback of an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import os
 import platform
 import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mamba.runs.errors import UserError
 
+if TYPE_CHECKING:
+    from mamba.runs.config import RunConfig
+    from mamba.runs.sweeps.spec import Spec
+    from mamba.runs.sweeps.sweep import Options
+
 PROGRAM = "mamba-eco"
 MOST_CORES = 16
+STOPPED = ".stopped"  # in a run folder: its last command was told to stop before its end, and the same command goes on
+CHANGE = ("--allow-config-change", "--allow_config_change")
 CACHE_FROM_S = 0.3  # compilations shorter than this are not worth a file
 
 OVERRIDES = """\
@@ -94,6 +103,7 @@ def _main(arguments: list[str]) -> int:
     if overrides and not parsed.takes_overrides:
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     parsed.overrides = overrides
+    parsed.words = arguments
     parsed.do(parsed)
     return 0
 
@@ -116,7 +126,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
         "--num-processes",
         "--process-id",
     }
-    flags = {"--allow-config-change", "--allow_config_change", "--help", "--version", "--dry-run"}
+    flags = {*CHANGE, "--profile", "--help", "--version", "--dry-run"}
     own, overrides, rest = [], [], list(arguments)
     while rest:
         word = rest.pop(0)
@@ -169,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             do,
             about,
-            usage=usage % (name, "[--run_dir DIR] [--allow-config-change] "),
+            usage=usage % (name, "[--run_dir DIR] [--allow-config-change] [--profile] "),
             epilog=OVERRIDES,
         )
         job.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset such as quickstart")
@@ -234,11 +244,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run_options(job: argparse.ArgumentParser) -> None:
     job.add_argument("--run_dir", "--run-dir", metavar="DIR", help="the run folder; runs/<name> by default")
+    job.add_argument(*CHANGE, action="store_true", help="continue in a folder that holds another configuration")
     job.add_argument(
-        "--allow-config-change",
-        "--allow_config_change",
+        "--profile",
         action="store_true",
-        help="continue in a folder that holds another configuration",
+        help="write a trace of JAX's profiler into profile/ of the run folder; for short runs, as it grows with time",
     )
     several = job.add_argument_group("several processes (hosts)")
     several.add_argument(
@@ -301,32 +311,70 @@ def _analyse(parsed: argparse.Namespace) -> None:
 def _job(parsed: argparse.Namespace, name: str) -> None:
     """Carries out `mamba.runs.loop.<name>` of a configuration in a run folder."""
     from mamba.runs.config import load_config
-    from mamba.runs.folder import command_line
 
     config = load_config(parsed.config, parsed.overrides)
-    # A wandb agent starts many runs of one name, each with an identifier of its own.
-    agent = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
-    default = Path("runs") / (f"{config.name}-{agent}" if agent else config.name)
+    default = Path("runs") / config.name
+    if os.environ.get("WANDB_SWEEP_ID"):
+        config = _for_agent(config, parsed)
+        # A wandb agent starts many runs of one name, each with an identifier of its own.
+        if agent := os.environ.get("WANDB_RUN_ID"):
+            default = default.with_name(f"{config.name}-{agent}")
     folder = Path(parsed.run_dir) if parsed.run_dir else default
     use_compilation_cache()
     use_all_cores()
     _join_processes(parsed)
+    from mamba.runs import profiling
     from mamba.runs.loop import analyse, run, simulate, train
 
-    {"run": run, "train": train, "analyse": analyse, "simulate": simulate}[name](
-        config, folder, command=command_line(), allow_config_change=parsed.allow_config_change
-    )
+    job = {"run": run, "train": train, "analyse": analyse, "simulate": simulate}[name]
+    with profiling.trace(folder, wanted=parsed.profile):
+        summary = job(config, folder, command=_command(parsed.words), allow_config_change=parsed.allow_config_change)
     from mamba.runs.distributed import is_first
 
-    if (page := folder / "report" / "index.html").is_file() and is_first():
+    if not is_first():
+        return
+    _mark(folder, stopped=not summary["finished"])
+    if (page := folder / "report" / "index.html").is_file():
         print(page)
 
 
+def _for_agent(config: RunConfig, parsed: argparse.Namespace) -> RunConfig:
+    """The configuration as an agent of wandb needs it: its server hears of the metric only where runs are logged online.
+
+    What was said stays: by the file, by the command line, or as `WANDB_MODE`.
+    """
+    from mamba.runs.config import apply_overrides, find_config, read_yaml
+
+    given = apply_overrides(read_yaml(find_config(parsed.config).read_text("utf-8")), parsed.overrides, [])
+    log = given.get("log")
+    if (isinstance(log, Mapping) and "wandb" in log) or os.environ.get("WANDB_MODE"):
+        return config
+    return dataclasses.replace(config, log=dataclasses.replace(config.log, wandb="online"))
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command that does this again, ready to be pasted into a shell, also where a script of a checkout gave its words."""
+    as_module = Path(sys.argv[0]).parts[-2:] == ("mamba", "__main__.py")
+    return shlex.join([*(("python", "-m", "mamba") if as_module else (PROGRAM,)), *words])
+
+
+def _mark(folder: Path, *, stopped: bool) -> None:
+    """Leaves `STOPPED` in the folder of a run that was told to stop, and takes it from one that has come to its end.
+
+    Neither the exit code nor the summary says so: that of an earlier job stays in the folder.
+    """
+    from mamba.runs.folder import write_text
+
+    if stopped:
+        write_text(folder / STOPPED, "")
+    else:
+        (folder / STOPPED).unlink(missing_ok=True)
+
+
 def _sweep(parsed: argparse.Namespace) -> None:
-    from mamba.runs import viewer
+    from mamba.runs import profiling, viewer
     from mamba.runs.distributed import is_first
-    from mamba.runs.folder import command_line
-    from mamba.runs.sweeps import slurm, spec, sweep
+    from mamba.runs.sweeps import spec, sweep
 
     read = spec.load(parsed.file)
     options = sweep.Options(parsed.count, parsed.sweep_seed, parsed.members_per_batch, parsed.part, parsed.processes)
@@ -339,24 +387,51 @@ def _sweep(parsed: argparse.Namespace) -> None:
         return
     folder = Path(parsed.run_dir) if parsed.run_dir else Path("runs") / read.name
     if parsed.slurm:
-        sweep.planned(read, options, shared=parsed.overrides)  # refused now, not on the cluster
-        sweep.claim_for_parts(
-            read, folder, options=options, shared=parsed.overrides, allow_config_change=parsed.allow_config_change
-        )
-        words = _without_option(sys.argv[1:], "--slurm")
-        script = slurm.write(read.name, folder, parts=parsed.slurm, words=[PROGRAM, *words], done=sweep.PART_DONE)
-        print(f"sbatch {script}; when all tasks are done, {PROGRAM} {' '.join(words)} puts their parts together")
+        _write_script(parsed, read, options, folder)
         return
-    summary = sweep.sweep(
-        read,
-        folder,
-        options=options,
-        shared=parsed.overrides,
-        command=command_line(),
-        allow_config_change=parsed.allow_config_change,
-    )
-    if summary["finished"] and is_first():
+    place = folder if parsed.part is None else _part_folder(folder, *parsed.part)
+    with profiling.trace(place, wanted=parsed.profile):
+        summary = sweep.sweep(
+            read,
+            folder,
+            options=options,
+            shared=parsed.overrides,
+            command=_command(parsed.words),
+            allow_config_change=parsed.allow_config_change,
+        )
+    if not is_first():
+        return
+    if parsed.part is None:  # a part that is done is no finished sweep
+        _mark(folder, stopped=not summary["finished"])
+    if summary["finished"]:
         print(viewer.write_report(folder))
+
+
+def _write_script(parsed: argparse.Namespace, read: Spec, options: Options, folder: Path) -> None:
+    """Makes a folder that of a sweep, and writes the script that does it as an array of Slurm jobs."""
+    from mamba.runs.folder import SWEEP
+    from mamba.runs.sweeps import kept, slurm, sweep
+
+    sweep.check(read, options, shared=parsed.overrides)  # refused now, not on the cluster
+    parts = [_part_folder(folder, part, parsed.slurm) for part in range(parsed.slurm)]
+    for place in (folder, *parts):
+        # A part that the folder keeps goes on with what was changed; the tasks may change nothing themselves.
+        if place == folder or (parsed.allow_config_change and (place / SWEEP).is_file()):
+            sweep.claim_for_parts(
+                read, place, options=options, shared=parsed.overrides, allow_config_change=parsed.allow_config_change
+            )
+    # A task that is queued again would drop what the others have done since, were it allowed to change the sweep.
+    words = [word for word in _without_option(parsed.words, "--slurm") if word not in CHANGE]
+    script = slurm.write(read.name, folder, parts=parsed.slurm, words=[PROGRAM, *words], done=kept.PART_DONE)
+    whole = shlex.join([PROGRAM, *words])
+    print(f"sbatch {shlex.quote(str(script))}; when all tasks are done, {whole} puts their parts together")
+
+
+def _part_folder(folder: Path, part: int, of: int) -> Path:
+    """The folder of a part of a sweep."""
+    from mamba.runs.sweeps import kept
+
+    return (folder / kept.PART_DONE.format(i=part, n=of)).parent
 
 
 def _without_option(words: Sequence[str], name: str) -> list[str]:

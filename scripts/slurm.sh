@@ -23,6 +23,11 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exit 2
 fi
 
-srun mamba-eco "$@" --run_dir "$folder" || exit $?
-# A run that was told to stop has ended in good order, too, but without a finished summary.
-grep -q '"finished": true' "$folder/summary.json" 2>/dev/null || scontrol requeue "$SLURM_JOB_ID"
+srun mamba-eco "$@" --run_dir "$folder"
+status=$?
+# A run that was told to stop has ended in good order, too, and says so in its folder: the summary there may be that of an
+# earlier job. One that was told while it started, before it listens, has died of USR2 (128 + 12) and lost nothing.
+if [ "$status" -eq 140 ] || { [ "$status" -eq 0 ] && [ -e "$folder/.stopped" ]; }; then
+  exec scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

@@ -3,9 +3,11 @@
 import functools
 import http.client
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Iterator
@@ -49,7 +51,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             raise KeyboardInterrupt
         if config.name == "full":
             raise OSError(28, "No space left on device", "runs/full/report")
-        return {}
+        jax.numpy.zeros(3).block_until_ready()
+        return {"finished": config.name != "stopped"}
 
     loop = types.ModuleType("mamba.runs.loop")
     loop.run = run  # type: ignore[attr-defined]
@@ -60,12 +63,16 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def test_run_passes_the_configuration_on(runs: list[Any], tmp_path: Path) -> None:
+def test_run_passes_the_configuration_on(runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["scripts/train.py", "smoke"]
+    )  # what is recorded are the words of the command line
     words = ["run", "--meta.steps", "3", "smoke", "--run_dir", str(tmp_path / "x"), "seed=2", "--allow-config-change"]
     assert cli.main(words) == 0
     ((config, folder, named),) = runs
     assert config == load_config("smoke", ["meta.steps=3", "seed=2"]) and folder == tmp_path / "x"
-    assert named["allow_config_change"] is True and isinstance(named["command"], str)
+    assert named["allow_config_change"] is True
+    assert named["command"] == shlex.join(["mamba-eco", *words])
 
 
 @pytest.mark.parametrize(("command", "analysed"), [("analyse", True), ("train", False)])
@@ -75,7 +82,8 @@ def test_other_jobs_pass_the_configuration_on(command: str, analysed: bool, runs
     assert config.emergence.points == 4 and folder == tmp_path / "x" and named["analysed"] is analysed
 
 
-def test_run_has_defaults(runs: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_has_defaults(runs: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["run", str(ROOT / "configs" / "smoke.yaml"), "--name=other"]) == 0
     assert runs[0][1] == Path("runs/other") and runs[0][2]["allow_config_change"] is False
     # What a wandb agent starts gets a folder of its own, member by member.
@@ -83,6 +91,107 @@ def test_run_has_defaults(runs: list[Any], monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WANDB_RUN_ID", "abc")
     assert cli.main(["simulate", "smoke", "--seed=2"]) == 0
     assert runs[1][1] == Path("runs/smoke-abc")
+
+
+def test_the_module_is_recorded_as_such(runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "mamba" / "__main__.py")])
+    assert cli.main(["run", "smoke", "--run_dir", str(tmp_path)]) == 0
+    assert runs[0][2]["command"] == f"python -m mamba run smoke --run_dir {tmp_path}"
+
+
+def test_a_sweep_records_a_command_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mamba.runs.sweeps import sweep
+
+    calls: list[Any] = []
+    monkeypatch.setattr(sweep, "sweep", lambda *given, **named: calls.append(named) or {"finished": False})
+    monkeypatch.setattr(sys, "argv", ["scripts/sweep.py", "sharpness"])
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "sharpness"]) == 0
+    assert calls[0]["command"] == "mamba-eco sweep sharpness"
+    assert (tmp_path / "runs" / "sharpness" / cli.STOPPED).is_file()
+    assert cli.main(["sweep", "sharpness", "--part=0/2", "--run_dir=other"]) == 0
+    assert not (tmp_path / "other").exists()  # the file of its part says whether that is done
+
+
+def test_a_run_that_was_told_to_stop_says_so_in_its_folder_until_one_ends(runs: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text('{"finished": true}')  # of an earlier job
+    assert cli.main(["train", "smoke", "--run_dir", str(tmp_path), "--name=stopped"]) == 0
+    assert (tmp_path / cli.STOPPED).is_file()
+    assert cli.main(["train", "smoke", "--run_dir", str(tmp_path), "--name=refused"]) == 2
+    assert (tmp_path / cli.STOPPED).is_file()
+    assert cli.main(["train", "smoke", "--run_dir", str(tmp_path)]) == 0
+    assert not (tmp_path / cli.STOPPED).exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "mode", "expected"),
+    [
+        ("{}", [], None, "online"),
+        ("{log: {tags: [a]}}", ["--log.project=x"], None, "online"),
+        ("{}", ["--log.wandb=offline"], None, "offline"),
+        ("{}", ["--log={wandb: disabled}"], None, "disabled"),
+        ("{log: {wandb: offline}}", [], None, "offline"),
+        ("{}", [], "offline", "offline"),
+    ],
+)
+def test_what_an_agent_of_wandb_starts_is_logged_online_where_nothing_says_otherwise(
+    runs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    words: list[str],
+    mode: str | None,
+    expected: str,
+) -> None:
+    (tmp_path / "x.yaml").write_text(f"{(ROOT / 'configs' / 'smoke.yaml').read_text()}\n{file[1:-1]}\n")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    command = ["train", str(tmp_path / "x.yaml"), "--run_dir", str(tmp_path), *words]
+    assert cli.main(command) == 0 and runs[0][0] == load_config(tmp_path / "x.yaml", words)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert cli.main(command) == 0 and runs[1][0].log.wandb == expected
+
+
+def traces(path: Path) -> list[str]:
+    return sorted(file.name.partition(".")[2] for file in path.rglob("*") if file.is_file())
+
+
+def test_profile_writes_a_trace(runs: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", "smoke", "--profile", "--run_dir", str(tmp_path / "x")]) == 0
+    assert "xplane.pb" in traces(tmp_path / "x" / "profile")
+    assert "warning" not in capsys.readouterr().err
+    assert cli.main(["train", "smoke", "--profile", "--run_dir", str(tmp_path / "y"), "--name=refused"]) == 2
+    assert not (tmp_path / "y").exists()
+    assert cli.main(["run", "smoke", "--run_dir", str(tmp_path / "z")]) == 0
+    assert not (tmp_path / "z" / "profile").exists()
+
+
+def test_profile_is_of_process_0(runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax.profiler, "start_trace", None)
+    assert cli.main(["train", "smoke", "--profile", "--run_dir", str(tmp_path / "x"), "--name=stopped"]) == 0
+    assert len(runs) == 1 and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "broken", ["tempfile.mkdtemp", "jax.profiler.start_trace", "jax.profiler.stop_trace", "shutil.copytree"]
+)
+def test_a_profiler_that_fails_is_one_warning(
+    runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
+) -> None:
+    def out_of_order(*given: Any, **named: Any) -> None:
+        raise RuntimeError("out of\norder")
+
+    ends = jax.profiler.stop_trace
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what ends below is written after its folder was removed
+    monkeypatch.setattr(broken, out_of_order)
+    assert cli.main(["simulate", "smoke", "--profile", "--run_dir", str(tmp_path / "x")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "mamba-eco: warning: --profile: no trace is written (out of order)"
+    assert len(runs) == 1 and not (tmp_path / "x" / "profile").exists()
+    if broken.endswith("stop_trace"):
+        ends()
 
 
 def test_user_errors_are_lines_and_code_2(
@@ -285,6 +394,8 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         calls.append(run_dir)
         if run_dir.name == "young":
             raise UserError("there is nothing to report yet <b>")
+        if run_dir.name == "odd":
+            raise KeyError("job\n<b>")
         (run_dir / "report").mkdir(exist_ok=True)
         (run_dir / "report" / "index.html").write_text(f"report {len(calls)}")
         return run_dir / "report" / "index.html"
@@ -346,6 +457,34 @@ def test_view_serves_reports_and_nothing_else(reports: list[Path], folder_of_run
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_page_that_fails_is_one_line_and_the_others_are_served_on(
+    reports: list[Path],
+    folder_of_runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (folder_of_runs / "odd").mkdir()
+    (folder_of_runs / "odd" / "config.yaml").write_text("name: x\n")
+    with viewer.make_server(folder_of_runs, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            port = server.server_address[1]
+            status, page, _ = get(port, "/odd/")
+            assert status == 500 and "KeyError: &#x27;job\\n&lt;b&gt;&#x27;" in page and "\n" not in page
+            assert get(port, "/old/")[:2] == (200, "report 2")
+            assert get(port, "/old/%00")[0] in (404, 500)  # no file can be called that
+            with monkeypatch.context() as patch:
+                patch.setattr(viewer, "runs_in", lambda root: os.listdir(root / "absent"))
+                status, page, _ = get(port, "/")
+                assert status == 500 and "No such file or directory" in page
+            assert get(port, "/old/")[0] == 200
+        finally:
+            server.shutdown()
+            thread.join()
+    assert capfd.readouterr().err == ""
 
 
 def test_view_of_one_run_and_refusals(

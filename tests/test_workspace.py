@@ -7,9 +7,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mamba import passing
+from mamba.meta import optimise, vector
 from mamba.objectives import NAMES
+from mamba.runs import analysis, folder, loop, simulation, tracking, training
+from mamba.runs.config import load_config
+from mamba.runs.sweeps import outcomes
 
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("wandb_workspaces", reason="the extra `workspace` is not installed")
@@ -36,24 +42,67 @@ def test_the_dashboard_is_built_and_printed_without_asking_anybody(capsys, monke
     assert "http" not in json.dumps(told), "no host is written down"
 
 
-def test_what_it_shows_is_what_a_run_logs():
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """Names of all that a run, a simulation and a sweep log, from the functions that make them; the numbers are made up."""
+    path = tmp_path_factory.mktemp("run")
+    config = load_config(ROOT / "configs" / "smoke.yaml", ["scenario.users=60", "meta.steps=1", "meta.keep={trust: 1}"])
+    job = loop.prepare(config)
+    names: set[str] = set()
+
+    def log(step, row):
+        names.update(tracking.scalars(row))
+
+    def matrix(step, name, labels, values):
+        names.update(tracking.pairs(name, labels, values))
+
+    tracker = tracking.nothing()._replace(
+        log=log, log_matrix=matrix, log_figure=lambda step, name, figure: names.add(tracking.metric_name(name))
+    )
+    # A meta-step in which the estimator has everything to say.
+    levers = np.asarray(vector.flat(job.inputs.levers))
+    blocks, objectives = np.ones(len(passing.blocks(job.ecosystem))), np.ones(len(NAMES))
+    told = {name: levers for name in ("pathwise", "audited", "audited_error", "weight")}
+    told |= {"fresh": 1, "cosine": 1.0, "skipped": 0, "growth": blocks, "passing": blocks}
+    limits = np.ones(len(config.meta.keep))
+    found = optimise.Report(objectives, objectives, 1.0, limits, levers, levers, told)
+    before = optimise.TrainingState(np.int32(0), levers, (), limits, limits, ())
+    metrics = folder.open_metrics(path / folder.METRICS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimise, "step", lambda trainer, state: (state._replace(step=np.int32(1)), found))
+        training.train(job, None, before, path=path, metrics=metrics, tracker=tracker, stop=lambda: False)
+    metrics.close()
+    (row,) = folder.read_metrics(path / folder.METRICS)
+    assert {"meta/utility", "constraint/trust", "levers/home/sharpness"} <= set(row) & names
+
+    outcome = outcomes.of_values(config, np.ones((1, 1 + len(simulation.hours(config)), len(NAMES))))
+    for row in (*outcome.rows, *outcomes.quantiles("simulate", {0: outcome})):
+        log(0, row)
+
+    draw = np.random.default_rng(0)
+
+    def measure(members, done=None):
+        return draw.random((len(members.keys), 1 + config.interactions.windows, len(NAMES)))
+
+    asked = job._replace(measure=measure)
+    results = analysis.run(asked, path, None, tracker=tracker, stop=lambda: False)
+    log(0, analysis.row(results.analysis))
+    return names
+
+
+def test_what_it_shows_is_what_a_run_logs(logged):
     """Every single name in the dashboard is one that some stage logs; every pattern meets one."""
     made = _script().workspace("team", "p")
-    logged = [
-        "meta/utility", "meta/cosine", "meta/skipped", "members/alive", "perf/seconds_per_meta_step",
-        "constraint/engagement_per_user", "multiplier/engagement_per_user",
-        "levers/home/sharpness", "levers_unconstrained/home/sharpness", "growth/users",
-        "passing/users", "audit/home/sharpness/weight", "interactions/polarisation/a__on__b",
-        *(f"{part}/{name}" for part in ("ecosystem", "baseline", "simulation") for name in NAMES),
-        *(f"ecosystem/{name}/{word}" for name in NAMES for word in ("min", "q25", "median", "q75", "max")),
-    ]  # fmt: skip
-    panels = [panel for section in made.sections for panel in section.panels if hasattr(panel, "metric_regex")]
-    assert panels
+    panels = [panel for section in made.sections for panel in section.panels]
+    shown: set[str] = set()
     for panel in panels:
-        if panel.metric_regex:
+        if getattr(panel, "metric_regex", None):
             assert any(re.fullmatch(panel.metric_regex, name) for name in logged), panel.metric_regex
-        else:
-            assert {getattr(each, "name", each) for each in panel.y} <= set(logged)
+        shown |= {getattr(each, "name", each) for each in getattr(panel, "y", None) or []}
+        shown |= set(getattr(panel, "media_keys", None) or [])
+        shown |= {each.metric.name for each in getattr(panel, "columns", None) or []}
+    assert {"meta/utility", "interactions/wellbeing/matrix", "simulation/wellbeing"} <= shown
+    assert shown <= logged, sorted(shown - logged)
 
 
 def test_without_a_key_it_says_so_in_one_line(capsys, monkeypatch):

@@ -3,11 +3,13 @@
     checkpoints/
       0000000005/          meta-step 5
         state/             arrays, by orbax
-        checkpoint.json    paths, dtypes and shapes of the leaves, a digest of their bytes, and what the caller adds
+        checkpoint.json    paths, dtypes and shapes of the leaves, what the caller adds, a digest of all that, and its provenance
+      0000000005.aside/    an older one of meta-step 5, until the one above has its place
 
-A checkpoint is built in a hidden folder and renamed, so one with its final name is whole. orbax reads a file with a
-flipped byte silently and casts a wrong dtype silently: a SHA-256 over all leaves is checked on load, and so are paths,
-dtypes and shapes. Leaves without elements, which orbax refuses, are in `checkpoint.json` alone.
+A checkpoint is built in a hidden folder and renamed, so one with its final name is whole. One of the same step is put
+aside before, under a name that is found, too: at every moment a whole one of that step or of an earlier one is there.
+orbax reads a file with a flipped byte silently and casts a wrong dtype silently: a SHA-256 over all leaves is checked on
+load, and so are paths, dtypes and shapes. Leaves without elements, which orbax refuses, are in `checkpoint.json` alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +32,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mamba.runs.errors import UserError
-from mamba.runs.folder import plain, unwritable
+from mamba.runs.folder import plain, provenance, unwritable
 from mamba.runs.progress import warn
 
 FORMAT = 1
 _FILE, _STATE = "checkpoint.json", "state"
 _APART = ".npz"  # of a state that one of several processes wrote
+_ASIDE = ".aside"  # of one that another of its step replaces
 _ROOM = "room"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 
@@ -47,22 +50,28 @@ class Restored(NamedTuple):
         step: the meta-step after which it was saved.
         tree: the pytree, with a jax array wherever the template has one and a numpy array elsewhere.
         meta: what was saved beside it.
+        provenance: where it was made: versions, platform, git commit, devices, and what the caller said of the run;
+            empty in one that an older version saved.
     """
 
     step: int
     tree: Any
     meta: dict[str, Any]
+    provenance: dict[str, Any]
 
 
-def save(directory: str | Path, step: int, tree: Any, meta: Mapping[str, Any], *, keep: int = 3) -> Path:
+def save(directory: str | Path, step: int, tree: Any, meta: Mapping[str, Any], *, keep: int = 3, **facts: Any) -> Path:
     """Writes a checkpoint, replaces one of the same step, and removes the oldest beyond `keep`.
+
+    One of the same step that is whole and has the same digest stays as it is.
 
     Args:
         directory: folder of the checkpoints; made where there is none.
         step: number of the checkpoint, at least 0.
         tree: pytree of jax or numpy arrays (of typed keys, save `jax.random.key_data`).
-        meta: what JSON can hold, such as versions and the digest of the configuration.
-        keep: how many of the newest stay.
+        meta: what belongs to the tree, such as the configuration, as JSON can hold it; part of the digest.
+        keep: how many of the newest stay; this one does in any case.
+        **facts: what else to record of its provenance, such as the name of the run; no part of the digest.
 
     Returns:
         Folder of the checkpoint.
@@ -78,28 +87,65 @@ def save(directory: str | Path, step: int, tree: Any, meta: Mapping[str, Any], *
         "leaves": _described(paths, leaves),
         "digest": _digest(paths, leaves, plain(meta)),
         "meta": plain(meta),
+        "provenance": {**_provenance(), **plain(facts)},
     }
     final, building = directory / f"{step:010d}", directory / f".{step:010d}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob(".*"):  # of a process that was killed while it saved
-            shutil.rmtree(left, ignore_errors=True)
-        building.mkdir()
-        if stored := {f"{i:05d}": leaf for i, leaf in enumerate(leaves) if leaf.size}:
-            _store(building / _STATE, stored)
-        with open(building / _FILE, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1, sort_keys=True, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(building, final)
+        _tidy(directory)
+        if not _holds(final, paths, leaves, digest=record["digest"]):
+            _build(building, record, leaves)
+            if final.exists():
+                os.rename(final, final.with_suffix(_ASIDE))
+            os.rename(building, final)
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)  # a full disk needs the room
+        with suppress(OSError):
+            _tidy(directory)  # a full disk needs the room
         raise unwritable(final, error) from error
-    for _, old in _found(directory)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(final.with_suffix(_ASIDE), ignore_errors=True)
+    newest = sorted({at for at, _ in _found(directory)}, reverse=True)[:keep]
+    for at, old in _found(directory):
+        if at not in (step, *newest):
+            shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _tidy(directory: Path) -> None:
+    """Clears away what a process left that was killed, or found no room, while it saved.
+
+    Raises:
+        OSError: what was put aside cannot get its name back.
+    """
+    for left in directory.glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for aside in directory.glob(f"*{_ASIDE}"):
+        if aside.with_suffix("").exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.rename(aside, aside.with_suffix(""))
+
+
+def _build(folder: Path, record: Mapping[str, Any], leaves: list[NDArray[Any]]) -> None:
+    """Writes everything of a checkpoint into a new folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir()
+    if stored := {f"{i:05d}": leaf for i, leaf in enumerate(leaves) if leaf.size}:
+        _store(folder / _STATE, stored)
+    with open(folder / _FILE, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1, sort_keys=True, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@functools.cache
+def _provenance() -> dict[str, Any]:
+    """Where this process makes its checkpoints, as `summary.json` says it."""
+    devices = jax.devices()
+    found = provenance("", device_kind=devices[0].device_kind, devices=len(devices), processes=jax.process_count())
+    return {name: value for name, value in plain(found).items() if name != "command"}
 
 
 def _store(path: Path, leaves: dict[str, NDArray[Any]]) -> None:
@@ -149,6 +195,7 @@ def latest(directory: str | Path, like: Any) -> Restored | None:
     Raises:
         UserError: there are checkpoints, but none can be used.
     """
+    _provenance()  # of the code that runs: by the first save the checkout may be another one
     problems = []
     for step, folder in _found(Path(directory).absolute()):
         try:
@@ -173,24 +220,66 @@ class _Unusable(Exception):
 
 
 def _found(directory: Path) -> list[tuple[int, Path]]:
-    """Steps and folders of the checkpoints, newest first."""
+    """Steps and folders of the checkpoints, newest first; after one of a step, one of the same step that was put aside."""
     if not directory.is_dir():
         return []
-    return sorted(((int(path.name), path) for path in directory.iterdir() if path.name.isdecimal()), reverse=True)
+    named = [(path.name.removesuffix(_ASIDE), path) for path in directory.iterdir()]
+    found = [(int(name), path) for name, path in named if name.isdecimal()]
+    return sorted(found, key=lambda each: (-each[0], each[1].name))
 
 
 def _read(folder: Path, step: int, like: Any) -> Restored:
+    """A checkpoint.
+
+    Raises:
+        _Unusable: it is damaged, or does not fit.
+    """
+    record = _record(folder)
+    leaves = _leaves(folder, record, *_flat(like))
+    originals, structure = jax.tree.flatten(like)
+    placed = [_placed(leaf, original) for leaf, original in zip(leaves, originals, strict=True)]
+    return Restored(step, jax.tree.unflatten(structure, placed), record["meta"], record.get("provenance", {}))
+
+
+def _holds(folder: Path, paths: list[str], leaves: list[NDArray[Any]], *, digest: str) -> bool:
+    """Whether a folder is a whole checkpoint of these leaves, with this digest."""
+    try:
+        record = _record(folder)
+        if record["digest"] != digest:
+            return False
+        _leaves(folder, record, paths, leaves)
+    except _Unusable:
+        return False
+    return True
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `checkpoint.json` says.
+
+    Raises:
+        _Unusable: it is damaged, or of another format.
+    """
     try:
         record = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        version, described, digest, meta = (record[name] for name in ("format", "leaves", "digest", "meta"))
+        version, *_ = (record[name] for name in ("format", "leaves", "digest", "meta"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _Unusable(f"is damaged: {_FILE} cannot be read") from error
     if version != FORMAT:
         raise _Unusable(f"has format {version}, this version of mamba reads format {FORMAT}")
-    paths, templates = _flat(like)
+    return record
+
+
+def _leaves(
+    folder: Path, record: Mapping[str, Any], paths: list[str], templates: list[NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """Leaves of a checkpoint with this record.
+
+    Raises:
+        _Unusable: they are damaged, or are not those that are expected.
+    """
     expected = _described(paths, templates)
-    if described != expected:
-        raise _Unusable(f"does not fit this run: {_difference(described, expected)}")
+    if record["leaves"] != expected:
+        raise _Unusable(f"does not fit this run: {_difference(record['leaves'], expected)}")
     wanted = {f"{i:05d}": leaf for i, leaf in enumerate(templates) if leaf.size}
     stored: dict[str, Any] = {}
     if wanted:
@@ -208,11 +297,9 @@ def _read(folder: Path, step: int, like: Any) -> Restored:
                 f"is damaged: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
             ) from error
     leaves = [np.asarray(stored[f"{i:05d}"]) if leaf.size else leaf for i, leaf in enumerate(templates)]
-    if _digest(paths, leaves, meta) != digest:
+    if _digest(paths, leaves, record["meta"]) != record["digest"]:
         raise _Unusable("is damaged: its digest does not match what it holds")
-    originals, structure = jax.tree.flatten(like)
-    placed = [_placed(leaf, original) for leaf, original in zip(leaves, originals, strict=True)]
-    return Restored(step, jax.tree.unflatten(structure, placed), meta)
+    return leaves
 
 
 def _placed(leaf: NDArray[Any], original: Any) -> Any:

@@ -73,9 +73,14 @@ def start(mode: str, cluster: Cluster) -> None:
         cluster: where to meet.
 
     Raises:
-        UserError: the processes did not find each other, or are not as many as expected.
+        UserError: the processes did not find each other, or are not as many as expected, or nothing says where they meet.
     """
     found = rule(cluster, os.environ)
+    announced = cluster.processes != 1 and (cluster.processes, cluster.process) != (None, None)
+    if mode == "auto" and found is None and announced:
+        raise UserError(
+            "--num-processes, --process-id: nothing says where the processes meet; give --coordinator HOST:PORT of process 0"
+        )
     if mode == "off" or (mode == "auto" and found is None):
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -125,7 +130,7 @@ def own_folder(path: str | Path) -> Generator[Path, None, None]:
         copy = Path(place) / folder.name
         multihost_utils.sync_global_devices("nobody has written yet")
         if folder.is_dir():
-            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wandb", "report"))
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wandb", "report", "profile"))
         multihost_utils.sync_global_devices("everybody has a copy")
         yield copy
 

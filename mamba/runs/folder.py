@@ -5,7 +5,8 @@
     summary.json      results, and how to repeat them
     interactions.npz  arrays of the interaction analysis, and the digest of what decided them
     run_id            a random name of this run, under which wandb continues it
-    checkpoints/ report/ wandb/
+    checkpoints/ report/ wandb/ profile/
+    .stopped          the last command was told to stop before its end
 
 A number that is not finite is `null` in JSON and NaN again when it is read. The same folder continues the same run: one
 process at a time, and another configuration is refused. Everything but `metrics.jsonl` is replaced whole or not at all.
@@ -20,9 +21,7 @@ import math
 import os
 import platform
 import secrets
-import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +34,7 @@ from mamba.runs.errors import UserError
 
 CONFIG, METRICS, SUMMARY, INTERACTIONS = "config.yaml", "metrics.jsonl", "summary.json", "interactions.npz"
 SWEEP = "sweep.yaml"  # instead of CONFIG in the folder of a sweep
-CHECKPOINTS, REPORT, WANDB = "checkpoints", "report", "wandb"
+CHECKPOINTS, REPORT, WANDB, PROFILE = "checkpoints", "report", "wandb", "profile"
 RUN_ID = "run_id"
 LOCK = ".lock"
 PACKAGES = ("mamba-ecosystems", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pydantic", "wandb")
@@ -480,7 +479,11 @@ def _git() -> dict[str, Any] | None:
 
     def ask(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
 
     try:
@@ -488,10 +491,3 @@ def _git() -> dict[str, Any] | None:
         return {"commit": commit, "changed": bool(ask("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def command_line() -> str:
-    """The command that started this process, ready to be pasted into a shell."""
-    program = Path(sys.argv[0]).name
-    words = ["python", "-m", "mamba"] if program == "__main__.py" else [program]
-    return shlex.join([*words, *sys.argv[1:]])

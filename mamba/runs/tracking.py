@@ -1,8 +1,9 @@
 """Weights & Biases as a sink: nothing depends on it, and nothing it does can stop a run.
 
 The first failure of any kind (no key, no network, a full disk) becomes one warning, and from then on nothing is logged
-there; the run folder has everything. Runs are offline unless the configuration says otherwise (`wandb sync` uploads
-them later), every file stays inside the run folder, and the x axis of every chart is the meta-step.
+there; the run folder has everything. Runs are offline (`wandb sync` uploads them later) unless the configuration says
+otherwise; so does the command line for a run that an agent of wandb starts, where nothing is said. Every file stays inside
+the run folder, and the x axis of every chart is the meta-step.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from mamba import passing, policies
 from mamba.meta import growth, optimise, players, vector
 from mamba.objectives import NAMES
 from mamba.runs import checkpoint, folder, progress
+from mamba.runs.config import RunConfig, to_mapping
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, out_of_memory
 from mamba.runs.tracking import Tracker
@@ -43,6 +44,11 @@ def trainer_of(job: Job, *, kernels: optimise.Kernels | None = None) -> optimise
         )
     except ValueError as error:
         raise UserError(f"meta.{error}") from error
+
+
+def described(config: RunConfig) -> dict[str, Any]:
+    """What a checkpoint says of the run that it is of."""
+    return {"name": config.name, "config": to_mapping(config)}
 
 
 def train(
@@ -88,8 +94,14 @@ def train(
             tracker.log(index, {**logged, "perf/seconds_per_meta_step": time.perf_counter() - clock})
             last = index + 1 == total
             if last or (index + 1) % config.checkpoint.every == 0 or stop():
-                meta = {"name": config.name}
-                checkpoint.save(path / folder.CHECKPOINTS, index + 1, state, meta, keep=config.checkpoint.keep)
+                checkpoint.save(
+                    path / folder.CHECKPOINTS,
+                    index + 1,
+                    state,
+                    described(config),
+                    keep=config.checkpoint.keep,
+                    run_id=folder.run_id(path),
+                )
             meter.advance(1, utility=told.utility)
     return state
 

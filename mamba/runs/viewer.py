@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import http.server
@@ -34,6 +35,8 @@ _writing = threading.Lock()
 class _Viewer(http.server.SimpleHTTPRequestHandler):
     """`/` lists the runs, `/<run>/` is the report of one, written anew when the run has gone on since."""
 
+    answered = False  # whether the head of an answer was sent
+
     def __init__(self, *arguments: Any, root: Path) -> None:
         self.root = root
         super().__init__(*arguments, directory=str(root))
@@ -45,7 +48,18 @@ class _Viewer(http.server.SimpleHTTPRequestHandler):
         self.respond(super().do_HEAD)
 
     def respond(self, serve: Callable[[], None]) -> None:
-        """Answers a request; `serve` sends the file that `translate_path` finds."""
+        """Answers a request, whatever fails; `serve` sends the file that `translate_path` finds."""
+        with contextlib.suppress(ConnectionError):  # whoever asked has gone
+            try:
+                self.find(serve)
+            except ConnectionError:
+                raise
+            except Exception as error:  # of one page: the others are served on
+                if not self.answered:
+                    self.send_page(f"<!doctype html><meta charset=utf-8><pre>{html.escape(_told(error))}</pre>", 500)
+
+    def find(self, serve: Callable[[], None]) -> None:
+        """Answers a request; raises whatever goes wrong with the page."""
         host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
         if host not in ("127.0.0.1", "localhost"):  # a page of another site must not read this one
             self.send_error(403)
@@ -61,9 +75,9 @@ class _Viewer(http.server.SimpleHTTPRequestHandler):
             self.send_error(404)
         elif not slash:
             self.go_to(f"/{urllib.parse.quote(name)}/")
-        elif inside in ("", "index.html") and (problem := _refresh(runs[name])):
-            self.send_page(f"<!doctype html><meta charset=utf-8><pre>{html.escape(problem)}</pre>", 500)
         else:
+            if inside in ("", "index.html"):
+                _refresh(runs[name])
             serve()
 
     def translate_path(self, path: str) -> str:
@@ -99,27 +113,29 @@ class _Viewer(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         """Adds that a page may change at any moment."""
         self.send_header("Cache-Control", "no-cache")
+        self.answered = True
         super().end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Says nothing."""
 
 
-def _refresh(run: Path) -> str | None:
-    """Writes the report of a run where it is missing or older than the metrics; returns what went wrong."""
+def _refresh(run: Path) -> None:
+    """Writes the report of a run where it is missing or older than the metrics."""
 
     def changed(path: Path) -> float:
         return path.stat().st_mtime if path.exists() else 0.0
 
     page = run / REPORT / "index.html"
     with _writing:
-        if page.exists() and changed(page) >= max(changed(run / METRICS), changed(run / SUMMARY)):
-            return None
-        try:
+        if not page.exists() or changed(page) < max(changed(run / METRICS), changed(run / SUMMARY)):
             write_report(run)
-        except (UserError, OSError) as error:
-            return str(error)
-    return None
+
+
+def _told(error: Exception) -> str:
+    """An error in a line; one that nobody foresaw, as of a file damaged in an odd way, with its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def write_report(path: Path) -> Path:

@@ -12,6 +12,7 @@ from helpers import (
     SIZES,
     assert_finite,
     assert_same,
+    compile,
     everything,
     first,
     inputs,
@@ -270,7 +271,7 @@ def test_latent_truth_does_not_reach_any_port(platform):
         algorithms=tuple(a._replace(act=spy(a.act), rank=spy(a.rank)) for a in all_of_it.algorithms)
     )
 
-    @jax.jit
+    @compile
     def ports(state):
         kept.clear()
         eco.step(watched, inputs(platform), state, index=jnp.int32(SIZES.lifetime), key=key(), mode="sampled")

@@ -5,14 +5,17 @@ final name.
 
 The loop, the checkpoints and the metrics are those of a run; only the meta-step is a stand-in, so that a hundred saves take
 seconds. Every attempt is a process of its own (forked before JAX has started) that kills itself right before the n-th change of
-one save; another process then does what a repeated command does. Prints a line for each attempt.
+one save; another process then does what a repeated command does. First the save is that of a new step, then that of a step which
+is there already, and is all that is there. Prints a line for each attempt.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +56,14 @@ def train(path: Path) -> None:
     training.train(job, trainer, state, path=path, metrics=metrics, tracker=tracking.nothing(), stop=lambda: False)
 
 
+def save_again(path: Path) -> None:
+    """What a run does that is told to stop as soon as it went on: it saves its step again, here with another configuration."""
+    restored = checkpoint.latest(path / folder.CHECKPOINTS, _state())
+    if restored is None or restored.step != KILLED:
+        raise RuntimeError(f"step {KILLED} is lost")
+    checkpoint.save(path / folder.CHECKPOINTS, KILLED, restored.tree, {"name": "y"}, keep=1)
+
+
 def _dies_at(change: int) -> None:
     """Kills this process right before the change of that number in the save of step `KILLED`."""
     seen, saving = 0, False
@@ -83,14 +94,14 @@ def _dies_at(change: int) -> None:
     checkpoint.save = saved
 
 
-def _forked(path: Path, *, change: int = 0) -> int:
-    """Trains in a process of its own; its exit status, negative where it was killed."""
+def _forked(work: Callable[[Path], None], path: Path, *, change: int = 0) -> int:
+    """Works in a process of its own; its exit status, negative where it was killed."""
     process = os.fork()
     if process == 0:
         try:
             if change:
                 _dies_at(change)
-            train(path)
+            work(path)
             os._exit(0)
         except BaseException as error:
             print(f"failed: {error!r}", flush=True)
@@ -107,27 +118,37 @@ def _left(path: Path) -> tuple[bytes, str]:
 
 
 def main(root: Path) -> None:
-    """Kills one attempt after the other, each a change later, until one is not killed any more."""
+    """Kills attempts to train, then attempts to save again the last step but one of a training."""
     training.row = lambda job, state, told: {"utility": told.utility, "levers": state.levers}
     optimise.step = _step
     training._passing = training._open_blocks = lambda *given: []
+    training.to_mapping = lambda config: {"name": config.name}
+    checkpoint._provenance = dict  # git takes longer than all else here
     checkpoint._orbax()  # imported once
-    (root / "whole").mkdir(parents=True)
-    _forked(root / "whole")
-    whole = _left(root / "whole")
-    change = 1
-    while True:
-        path = root / str(change)
-        path.mkdir()
-        code = _forked(path, change=change)
+    (root / "new").mkdir(parents=True)
+    _attempts(train, root / "train", begin=root / "new")
+    alone = shutil.copytree(root / "train" / "whole", root / "alone")
+    for name in os.listdir(alone / folder.CHECKPOINTS):
+        if int(name) != KILLED:
+            shutil.rmtree(alone / folder.CHECKPOINTS / name)
+    _attempts(save_again, root / "again", begin=alone)
+
+
+def _attempts(work: Callable[[Path], None], root: Path, *, begin: Path) -> None:
+    """Kills one attempt after the other, each a change later, until one is not killed any more; all begin with the same folder."""
+    whole = shutil.copytree(begin, root / "whole")
+    _forked(work, whole)
+    for change in range(1, 1000):
+        path = shutil.copytree(begin, root / str(change))
+        code = _forked(work, path, change=change)
         if code == 0:
             break
         left = sorted(os.listdir(path / folder.CHECKPOINTS))
-        again = _forked(path)
-        print("killed" if code == -signal.SIGKILL else code, again, _left(path) == whole, *left, flush=True)
+        again = _forked(work, path)
+        same = _left(path) == _left(whole)
+        print(root.name, "killed" if code == -signal.SIGKILL else code, again, same, *left, flush=True)
         if code != -signal.SIGKILL:
             break
-        change += 1
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,7 +17,9 @@ import numpy as np
 import optax
 import pytest
 
-from mamba.runs import checkpoint
+from mamba.meta import optimise
+from mamba.runs import checkpoint, folder, tracking, training
+from mamba.runs.config import load_config, resolve
 from mamba.runs.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +98,97 @@ def test_the_newest_are_kept_and_a_step_can_be_written_again(tmp_path: Path) -> 
     assert steps(tmp_path) == ["0000000003", "0000000004"]
     restored = checkpoint.latest(tmp_path, tree())
     assert restored is not None and restored.step == 4
+
+
+def test_one_of_the_same_step_and_digest_stays_unless_it_is_damaged(tmp_path: Path) -> None:
+    final = checkpoint.save(tmp_path, 4, tree(), {"name": "x"})
+    before = final.stat().st_ino
+    checkpoint.save(tmp_path, 4, tree(), {"name": "x"}, run_id="of another process")
+    assert final.stat().st_ino == before
+    flip(largest_file(final / "state"))
+    checkpoint.save(tmp_path, 4, tree(), {"name": "x"})
+    assert checkpoint.latest(tmp_path, tree()) is not None
+    checkpoint.save(tmp_path, 4, tree(), {"name": "y"})
+    restored = checkpoint.latest(tmp_path, tree())
+    assert restored is not None and restored.meta == {"name": "y"} and steps(tmp_path) == ["0000000004"]
+
+
+def test_one_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, 4, tree(1.0), {}, keep=1)
+    rename = os.rename
+
+    def refused(source: Path | str, target: Path | str) -> None:
+        if Path(target).name == "0000000004" and Path(source).name.startswith("."):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(UserError, match=r"0000000004: cannot be written \(Input/output error\)"):
+        checkpoint.save(tmp_path, 4, tree(2.0), {}, keep=1)
+    assert steps(tmp_path) == ["0000000004"]
+    restored = checkpoint.latest(tmp_path, tree())
+    assert restored is not None and restored.tree["levers"]["home"]["sharpness"] == 1.0
+
+
+def test_the_one_just_written_stays_although_damaged_ones_are_newer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(largest_file(checkpoint.save(tmp_path, 9, tree(9.0), {}) / "state"))
+    checkpoint.save(tmp_path, 7, tree(7.0), {}, keep=1)
+    restored = checkpoint.latest(tmp_path, tree())
+    assert restored is not None and restored.step == 7 and "0000000009 is damaged" in capsys.readouterr().err
+
+
+def test_it_says_where_it_was_made(tmp_path: Path) -> None:
+    saved = [checkpoint.save(tmp_path / str(k), 5, tree(), {"name": "x"}, run_id=f"{k}") for k in range(2)]
+    records = [json.loads((path / "checkpoint.json").read_text()) for path in saved]
+    assert (records[0]["step"], records[0]["format"]) == (5, checkpoint.FORMAT)
+    told = records[0]["provenance"]
+    whole = folder.provenance("x")
+    assert {name: told[name] for name in ("python", "platform", "versions")} == {
+        name: whole[name] for name in ("python", "platform", "versions")
+    }
+    assert {"mamba-ecosystems", "jax", "flax", "optax", "orbax-checkpoint"} <= set(told["versions"])
+    assert (told["git"] or {}).get("commit") == (whole["git"] or {}).get("commit")
+    assert (told["device_kind"], told["devices"], told["processes"]) == (
+        jax.devices()[0].device_kind,
+        len(jax.devices()),
+        1,
+    )
+    # Equal states have equal digests, whoever saved them.
+    assert [record["provenance"]["run_id"] for record in records] == ["0", "1"]
+    assert records[0]["digest"] == records[1]["digest"]
+    restored = checkpoint.latest(tmp_path / "0", tree())
+    assert restored is not None and restored.provenance == told and restored.meta == {"name": "x"}
+
+
+def test_one_of_an_older_version_is_read(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 5, tree(), {"name": "x"}) / "checkpoint.json"
+    record = json.loads(path.read_text())
+    assert set(record) == {"format", "step", "leaves", "digest", "meta", "provenance"}
+    del record["provenance"]  # they had all but that
+    path.write_text(json.dumps(record, indent=1, sort_keys=True))
+    restored = checkpoint.latest(tmp_path, tree())
+    assert restored is not None and restored.step == 5 and restored.provenance == {}
+
+
+def test_that_of_a_training_holds_its_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(ROOT / "configs" / "smoke.yaml", ["meta.steps=1", "meta.keep={trust: 1.0}"])
+    one = np.zeros(1, np.float32)
+    before = optimise.TrainingState(np.int32(0), one, (), one, one, ())
+    told = SimpleNamespace(told={"skipped": False}, utility=0.0)
+    monkeypatch.setattr(optimise, "step", lambda trainer, state: (state._replace(step=np.int32(1)), told))
+    monkeypatch.setattr(training, "row", lambda job, state, told: {})
+    monkeypatch.setattr(training, "_passing", lambda *given: [])
+    metrics = folder.open_metrics(tmp_path / folder.METRICS)
+    job: Any = SimpleNamespace(config=config)
+    trainer: Any = None
+    training.train(job, trainer, before, path=tmp_path, metrics=metrics, tracker=tracking.nothing(), stop=lambda: False)
+    metrics.close()
+    restored = checkpoint.latest(tmp_path / folder.CHECKPOINTS, before)
+    assert restored is not None
+    assert resolve(restored.meta["config"]) == config and restored.meta["name"] == config.name
+    assert restored.provenance["run_id"] == folder.run_id(tmp_path)
 
 
 def test_a_damaged_one_is_refused_and_the_one_before_is_used(
@@ -191,14 +285,21 @@ def test_a_kill_at_any_change_of_a_save_loses_nothing_but_that_save(tmp_path: Pa
     assert result.returncode == 0, result.stderr
     attempts = [line.split() for line in result.stdout.splitlines()]
     # Each was killed, its command repeated, and what both left is what one process leaves; nothing half-written had a final name.
-    assert {tuple(words[:3]) for words in attempts} == {("killed", "0", "True")}, result.stdout
+    assert {tuple(words[1:4]) for words in attempts} == {("killed", "0", "True")}, result.stdout
     assert "warning" not in result.stderr
+    left = {work: {" ".join(words[4:]) for words in attempts if words[0] == work} for work in ("train", "again")}
     # Before the new one is begun, while it is built, and while the oldest is removed.
-    left = {" ".join(words[3:]) for words in attempts}
-    assert left == {
+    assert left["train"] == {
         "0000000001 0000000002",
         ".0000000003 0000000001 0000000002",
         "0000000001 0000000002 0000000003",
+    }
+    # The only one is there until that which replaces it is, under its own name or put aside.
+    assert left["again"] == {
+        "0000000003",
+        ".0000000003 0000000003",
+        ".0000000003 0000000003.aside",
+        "0000000003 0000000003.aside",
     }
 
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from mamba import cli
 from mamba.runs import distributed, folder, simulation
 from mamba.runs.errors import UserError
 
@@ -39,6 +40,21 @@ def test_off_and_auto_without_a_cluster_join_nobody(monkeypatch):
     for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     distributed.start("auto", distributed.Cluster())
+
+
+@pytest.mark.parametrize(
+    "words", [["--num-processes", "2", "--process-id", "0"], ["--process-id=1"], ["--num-processes=2"]]
+)
+def test_processes_that_have_nowhere_to_meet_do_not_run_alone(words, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(jax.distributed, "initialize", None)
+    for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    assert cli.main(["simulate", "smoke", "--run_dir", str(tmp_path / "x"), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "give --coordinator HOST:PORT" in line and not (tmp_path / "x").exists()
+    distributed.start("auto", distributed.Cluster(None, 1, 0))  # one process has nobody to meet
+    distributed.start("off", distributed.Cluster(None, 2, 0))
 
 
 def test_processes_that_do_not_find_each_other_are_one_clear_line(monkeypatch):

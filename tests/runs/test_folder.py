@@ -240,8 +240,6 @@ def test_provenance_is_plain_and_names_no_machine(tmp_path: Path, monkeypatch: p
     assert os.uname().nodename not in json.dumps({**facts, "git": None}).replace("mamba-eco run x", "").split('"')
     monkeypatch.setenv("PATH", str(tmp_path))  # no git there
     assert folder.provenance("x")["git"] is None
-    monkeypatch.setattr(sys, "argv", ["/a/mamba/__main__.py", "run", "a b"])
-    assert folder.command_line() == "python -m mamba run 'a b'"
 
 
 def test_signals_ask_for_a_stop_and_handlers_come_back() -> None:

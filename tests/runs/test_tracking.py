@@ -143,6 +143,21 @@ def test_disabled_does_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_wandb_is_told_where_to_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    import wandb
+
+    told: list[Any] = []
+
+    def init(**named: Any) -> None:
+        told.append(named["mode"])
+        raise OSError("no more is needed")
+
+    monkeypatch.setattr(wandb, "init", init)
+    tracking.start(LogConfig(wandb=mode), run_dir=tmp_path, run_id="x", config={}, name="x")
+    assert told == [mode]
+
+
 def test_no_key_is_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,7 @@ from mamba.runs.sweeps.groups import Group, stacked
 from mamba.runs.sweeps.outcomes import Member
 
 _POPULATIONS = 0.2  # of the free memory that the populations of one slab may take
+_NOTHING: Any = None
 _SHOWN = 8  # members of a group that an error lists
 
 
@@ -122,7 +123,7 @@ def evaluator(of: Plan, *, per_batch: int, programs: Programs | None = None) -> 
             who=who(of.group),
         )
         if programs is not None:
-            programs[which] = made
+            programs[which] = made.on(_NOTHING)  # their populations leave the device with the group
     held = {0: made}
 
     def of_slab(slab: int) -> Fitted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mamba.runs import simulation
-from mamba.runs.config import RunConfig, load_config
+from mamba.runs.config import SERVICES, RunConfig, load_config, to_mapping
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import spec as specs
 
@@ -27,11 +29,13 @@ class Member(NamedTuple):
         number: its place in the sweep.
         choice: what was chosen for it.
         config: the whole configuration.
+        digest: of what decides its results: what is known of a member is known by it, whatever number another sweep gave it.
     """
 
     number: int
     choice: specs.Choice
     config: RunConfig
+    digest: str
 
 
 class Outcome(NamedTuple):
@@ -53,13 +57,22 @@ class Outcome(NamedTuple):
         return {name: value for row in self.rows for name, value in row.items()}
 
 
+def digest(config: RunConfig | Mapping[str, Any]) -> str:
+    """Digest of what decides the results of a configuration, also of one that was read from a file."""
+    mapping = to_mapping(config) if isinstance(config, RunConfig) else config
+    told = {name: value for name, value in mapping.items() if name not in SERVICES}
+    # Not sorted: the order of algorithms counts.
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
+
+
 def member_of(spec: specs.Spec, choice: specs.Choice, *, number: int, shared: Sequence[str] = ()) -> Member:
     """One member.
 
     Raises:
         UserError: its configuration cannot be used.
     """
-    return Member(number, choice, load_config(spec.source, [*specs.overrides(spec, choice), *shared]))
+    config = load_config(spec.source, [*specs.overrides(spec, choice), *shared])
+    return Member(number, choice, config, digest(config))
 
 
 def members_of(spec: specs.Spec, choices: Sequence[specs.Choice], *, shared: Sequence[str] = ()) -> list[Member]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,25 @@ from pathlib import Path
 from typing import IO, Any
 
 from mamba.runs import folder, progress
+from mamba.runs.config import read_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import spec as specs
-from mamba.runs.sweeps.outcomes import Member, Outcome, of_rows
+from mamba.runs.sweeps.outcomes import Member, Outcome, digest, of_rows
 
 _LOOK_S = 0.2  # seconds between looks at the processes
+_TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # a process that one of these ended was told to end
 
 
-def outcome_of(place: Path, job: str) -> Outcome | None:
-    """What a member left in its run folder; None where it is not finished."""
+def outcome_of(place: Path, member: Member, job: str) -> Outcome | None:
+    """What a member left in its run folder; None where it is not finished.
+
+    A folder that another member left, which had the number in a sweep that was changed since, is removed.
+    """
+    if (place / folder.CONFIG).is_file():
+        there = read_yaml(folder.read_text(place / folder.CONFIG), name=str(place / folder.CONFIG))
+        if digest(there) != member.digest:
+            progress.warn(f"{place} is that of another member, and is removed")
+            shutil.rmtree(place)
     if not (place / folder.SUMMARY).is_file() or not folder.read_summary(place / folder.SUMMARY).get("finished"):
         return None
     return of_rows(job, folder.read_metrics(place / folder.METRICS))
@@ -47,12 +58,14 @@ def run(
         environment: of the processes; None takes that of this one.
 
     Returns:
-        Outcomes by number, and whether all members were run. A member whose process fails is frozen, and says why.
+        Outcomes by number, and whether all members were run. A member whose process fails is frozen, and says why; one that is
+        told to stop is not.
     """
+    whole = True
     outcomes: dict[int, Outcome] = {}
     waiting: list[Member] = []
     for member in members:
-        known = outcome_of(path / name(member), spec.job)
+        known = outcome_of(path / name(member), member, spec.job)
         if known is None:
             waiting.append(member)
         else:
@@ -77,6 +90,7 @@ def run(
                         "--run_dir",
                         str(path / name(member)),
                         "--distributed=off",
+                        "--allow-config-change",  # of what decides no result: the folder is the member's own
                     ]
                     process = _start(command, file, environment)
                     running[member.number] = (member, process, file)
@@ -86,14 +100,18 @@ def run(
                         continue
                     file.close()
                     del running[number]
-                    found = outcome_of(path / name(member), spec.job) if process.returncode == 0 else None
-                    outcomes[number] = found or Outcome([], True, _why(_log(path, member), process.returncode))
+                    code = process.returncode
+                    found = outcome_of(path / name(member), member, spec.job) if code == 0 else None
+                    if found is None and (code == 0 or -code in _TOLD):
+                        whole = False
+                        continue
+                    outcomes[number] = found or Outcome([], True, _why(_log(path, member), code))
                     meter.advance(1)
         finally:
             _end(process for _, process, _ in running.values())
             for _, _, file in running.values():
                 file.close()
-    return outcomes, True
+    return outcomes, whole and not stop()
 
 
 def _start(words: Sequence[str], file: IO[bytes], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:

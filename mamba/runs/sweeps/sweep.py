@@ -19,7 +19,6 @@ whatever interrupts the sweep, and the report says which command repeats it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,19 +28,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mamba.objectives import NAMES
 from mamba.runs import distributed, folder, loop, progress, signals, simulation, tracking
-from mamba.runs.config import RunConfig, dump_yaml, load_config, split_overrides, to_mapping, to_yaml
+from mamba.runs.config import SERVICES, RunConfig, dump_yaml, load_config, split_overrides, to_mapping, to_yaml
 from mamba.runs.errors import UserError
-from mamba.runs.sweeps import batches, bayes, groups, outcomes, processes, trainings
+from mamba.runs.sweeps import batches, bayes, groups, kept, outcomes, processes, trainings
 from mamba.runs.sweeps import spec as specs
+from mamba.runs.sweeps.kept import FOLDERS, MEMBERS, PARTS, TABLE, TASKS
 from mamba.runs.sweeps.outcomes import Member, Outcome
 
-MEMBERS, TABLE, PARTS, FOLDERS, TASKS = "members.npz", "members.jsonl", "parts", "members", "tasks"
 JOB_TYPE = "sweep"
-PART_DONE = f"{TASKS}/{{i}}-of-{{n}}/{folder.SUMMARY}"
 _SHOWN = 20  # members that a dry run lists
-_HARMLESS = ("sweep.metric", "sweep.count", "base.log.")  # changes that leave every member as it was
+# Changes that leave every member as it was.
+_HARMLESS = ("sweep.metric", "sweep.count", *(f"base.{name}" for name in SERVICES))
 
 
 class Options(NamedTuple):
@@ -72,8 +70,8 @@ class _Open(NamedTuple):
         base: what all members start from.
         path: the folder; that of a part for a part.
         root: the folder of the whole sweep.
-        known: objectives [S, 1 + W, J] of members that simulated, by number.
-        ended: outcomes of members that trained in step, by number.
+        known: objectives [S, 1 + W, J] of members that simulated, by their digest.
+        ended: outcomes of members that trained in step, by their digest.
         programs: compiled so far.
         trainers: likewise, for members that train in step.
         stop: whether a signal asks to stop.
@@ -85,8 +83,8 @@ class _Open(NamedTuple):
     base: RunConfig
     path: Path
     root: Path
-    known: dict[int, np.ndarray]
-    ended: dict[int, Outcome]
+    known: dict[str, np.ndarray]
+    ended: dict[str, Outcome]
     programs: batches.Programs
     trainers: trainings.Programs
     stop: Callable[[], bool]
@@ -139,6 +137,8 @@ def sweep(
     shared = joined_overrides(shared)
     base = load_config(spec.source, [*spec.fixed, *shared])
     members = planned(spec, options, shared=shared)
+    mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
+    made = usable(spec, options, mine, base=base)  # before the folder is this sweep's, and what it held is dropped
     text = to_yaml(_described(spec, options, base))
     place = Path(path)
     if options.part is not None:
@@ -152,19 +152,20 @@ def sweep(
         stop = distributed.agreed(asked)
         clock = time.perf_counter()
         if any(not line.startswith(_HARMLESS) for line in opened.changes):
-            _forget(opened.path)
+            kept.forget(opened.path)
         opened.claim()
+        # A summary says that the sweep, or this part of it, is finished: a script looks at that.
+        (opened.path / folder.SUMMARY).unlink(missing_ok=True)
         for key in spec.unused:
             progress.say(f"{key}: says something to wandb only")
         if options.part is not None and spec.job != "simulate" and jax.process_count() > 1:
             raise UserError(
                 f"--part: a part of members that {spec.job} is one process; give every process a part of its own"
             )
-        known, ended = _known(opened.path), _ended(opened.path)
+        known, ended = kept.known(opened.path), kept.ended(opened.path)
         at_work = _Open(spec, options, shared, base, opened.path, Path(path), known, ended, {}, {}, stop)
-        mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
         stopped = {"name": spec.name, "finished": False}
-        result = _carried_out(at_work, mine)
+        result = _chosen(at_work) if mine is None else _carried_out(at_work, mine, made)
         if result is not None and options.part is None:
             summary = _completed(at_work, result, command=command, clock=clock)
             if summary is not None:
@@ -215,7 +216,7 @@ def claim_for_parts(
         if not changes:
             return
         if any(not line.startswith(_HARMLESS) for line in changes):
-            _forget(Path(path))
+            kept.forget(Path(path))
     folder.write_text(file, text)
 
 
@@ -223,12 +224,47 @@ def planned(spec: specs.Spec, options: Options, *, shared: Sequence[str] = ()) -
     """Every member, checked; None where choices wait for results.
 
     Raises:
-        UserError: every error of every member.
+        UserError: every error of every member, or a setting is given for all members and varied, too.
     """
+    names = [each.name for each in spec.parameters]
+    for given in (word.split("=", 1)[0].removeprefix("--") for word in joined_overrides(shared)):
+        for name in names:
+            if f"{name}.".startswith(f"{given}.") or f"{given}.".startswith(f"{name}."):
+                raise UserError(f"--{given}: the sweep varies {name}; leave it out here, or take it out of the file")
     if spec.method == "bayes":
         specs.wanted(spec, count=options.count)
         return None
     return outcomes.members_of(spec, specs.members(spec, count=options.count, seed=options.seed), shared=shared)
+
+
+def check(spec: specs.Spec, options: Options, *, shared: Sequence[str] = ()) -> None:
+    """Refuses now what `sweep` would refuse before it begins.
+
+    Raises:
+        UserError: as `sweep`, but for the folder.
+    """
+    base = load_config(spec.source, [*spec.fixed, *joined_overrides(shared)])
+    usable(spec, options, planned(spec, options, shared=shared), base=base)
+
+
+def usable(spec: specs.Spec, options: Options, members: list[Member] | None, *, base: RunConfig) -> list[groups.Group]:
+    """Compile groups of the members that run together, whose data and settings were found usable.
+
+    Members that are processes of their own are left out; where choices wait for results, what all start from is tried.
+
+    Raises:
+        UserError: data cannot be used, or settings contradict each other.
+    """
+    if options.processes:
+        return []
+    if members is None:
+        varied = any(each.name.startswith("scenario.") for each in spec.parameters)
+        members = [] if varied else [Member(0, {}, base, outcomes.digest(base))]
+    made = groups.grouped([member for member in members if _apart(spec, member) is None], spec.job)
+    if spec.job == "train":
+        for group in made:
+            trainings.check(group)
+    return made
 
 
 def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str, Any]:
@@ -249,70 +285,20 @@ def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str,
     return {"sweep": told, "base": to_mapping(base)}
 
 
-def _forget(path: Path) -> None:
-    """Removes what belongs to another sweep."""
-    for name in (MEMBERS, TABLE, folder.METRICS, folder.SUMMARY):
-        (path / name).unlink(missing_ok=True)
-    for name in (PARTS, FOLDERS, TASKS, folder.REPORT):
-        shutil.rmtree(path / name, ignore_errors=True)
-
-
-def _known(path: Path) -> dict[int, np.ndarray]:
-    """Objectives [S, 1 + W, J] of every member that is done, by number; also those of tasks that did a part."""
-    found: dict[int, np.ndarray] = {}
-    files = [path / MEMBERS] if (path / MEMBERS).is_file() else []
-    for file in [*files, *_parts(path, ".npz")]:
-        try:
-            arrays = folder.read_arrays(file)
-            if arrays["objectives"].tolist() != list(NAMES):
-                raise KeyError
-        except (UserError, KeyError):
-            progress.warn(f"{file} is damaged; its members are run again")
-            continue
-        found |= dict(zip(arrays["members"].tolist(), arrays["values"], strict=True))
-    return found
-
-
-def _ended(path: Path) -> dict[int, Outcome]:
-    """Outcomes of every member that was trained in step, by number; also those of tasks that did a part."""
-    found: dict[int, Outcome] = {}
-    for file in _parts(path, ".jsonl"):
-        try:
-            rows = folder.read_metrics(file)
-            found |= {row["member"]: Outcome(row["rows"], row["frozen"], row["why"]) for row in rows}
-        except (UserError, KeyError):
-            progress.warn(f"{file} is damaged; its members go on from their checkpoints")
-    return found
-
-
-def _parts(path: Path, suffix: str) -> list[Path]:
-    """Finished batches of a sweep, and of the tasks that did a part of the same one."""
-    wanted = folder.read_text(path / folder.SWEEP) if (path / folder.SWEEP).is_file() else ""
-    tasks = [task.parent for task in sorted(path.glob(f"{TASKS}/*/{folder.SWEEP}")) if folder.read_text(task) == wanted]
-    return [part for place in (path, *tasks) for part in sorted(place.glob(f"{PARTS}/*{suffix}"))]
-
-
-def _write(path: Path, numbers: Sequence[int], values: np.ndarray) -> None:
-    folder.write_arrays(path, {"members": np.asarray(numbers), "values": values, "objectives": np.array(NAMES)})
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Running members
 
 
-def _carried_out(of: _Open, members: list[Member] | None) -> _Result | None:
-    """Runs the members without results; None after a stop."""
-    if members is None:
-        return _chosen(of)
+def _carried_out(of: _Open, members: list[Member], made: list[groups.Group]) -> _Result | None:
+    """Runs the members without results, in groups that are `usable`; None after a stop."""
     if of.options.processes:
         return _processes(of, members, f"--processes={of.options.processes}")
-    return _together(of, members) if of.spec.job == "simulate" else _in_step(of, members)
+    return _together(of, members, made) if of.spec.job == "simulate" else _in_step(of, members, made)
 
 
-def _together(of: _Open, members: list[Member]) -> _Result | None:
+def _together(of: _Open, members: list[Member], made: list[groups.Group]) -> _Result | None:
     """Simulates members in compile groups."""
-    made = groups.grouped(members)
-    seeds, waiting = of.base.simulation.seeds, sum(member.number not in of.known for member in members)
+    seeds, waiting = of.base.simulation.seeds, sum(member.digest not in of.known for member in members)
     done = f"; {len(members) - waiting} are done" if waiting < len(members) else ""
     progress.say(
         f"{of.spec.name}: {len(members)} members x {seeds} rollouts in {len(made)} compile group{'s' * (len(made) > 1)}{done}"
@@ -320,32 +306,30 @@ def _together(of: _Open, members: list[Member]) -> _Result | None:
     with progress.progress(len(members), "members", done=len(members) - waiting) as meter:
 
         def keep(some: Sequence[Member], values: np.ndarray) -> None:
-            _write(of.path / PARTS / f"{some[0].number:06d}.npz", [member.number for member in some], values)
-            of.known.update(zip((member.number for member in some), values, strict=True))
+            kept.write(of.path / PARTS / f"{some[0].number:06d}-{some[0].digest[:8]}.npz", some, values)
+            of.known.update(zip((member.digest for member in some), values, strict=True))
             lost = sum(not np.isfinite(each).all() for each in of.known.values())
             meter.advance(len(some), **({"frozen": lost} if lost else {}))
 
         for group in made:
             per_batch = _batch(of.spec, group.members[0].config, of.options)
-            plan = batches.plan(group, per_batch=per_batch, done=frozenset(of.known))
+            done = frozenset(member.number for member in group.members if member.digest in of.known)
+            plan = batches.plan(group, per_batch=per_batch, done=done)
             if plan.batches and not batches.run(
                 plan, per_batch=per_batch, keep=keep, stop=of.stop, programs=of.programs
             ):
                 return None
-    found = {member.number: outcomes.of_values(member.config, of.known[member.number]) for member in members}
+    found = {member.number: outcomes.of_values(member.config, of.known[member.digest]) for member in members}
     return _Result(members, found, [[member.number for member in group.members] for group in made])
 
 
-def _in_step(of: _Open, members: list[Member]) -> _Result | None:
+def _in_step(of: _Open, members: list[Member], made: list[groups.Group]) -> _Result | None:
     """Trains members in compile groups; those that must be are processes of their own."""
     reasons: dict[str, list[Member]] = {}
     able = []
     for member in members:
         why = _apart(of.spec, member)
         (able if why is None else reasons.setdefault(why, [])).append(member)
-    made = groups.grouped(able, of.spec.job)
-    for group in made:
-        trainings.check(group)
     found: dict[int, Outcome] = {}
     for why, some in reasons.items():  # while the devices are free
         result = _processes(of, some, why)
@@ -353,10 +337,10 @@ def _in_step(of: _Open, members: list[Member]) -> _Result | None:
             return None
         found |= result.outcomes
     for member in able:  # as a process of its own, in an earlier attempt
-        alone = processes.outcome_of(of.folders / processes.name(member), of.spec.job)
+        alone = processes.outcome_of(of.folders / processes.name(member), member, of.spec.job)
         if alone is not None:
-            of.ended.setdefault(member.number, alone)
-    waiting = [member for member in able if member.number not in of.ended]
+            of.ended.setdefault(member.digest, alone)
+    waiting = [member for member in able if member.digest not in of.ended]
     if waiting:
         progress.say(
             f"{of.spec.name}: {len(able)} members train in step in {len(made)} compile group{'s' * (len(made) > 1)}"
@@ -367,15 +351,17 @@ def _in_step(of: _Open, members: list[Member]) -> _Result | None:
     with progress.progress(sum(member.config.meta.steps for member in waiting), "meta-steps of members") as meter:
 
         def keep(found: Mapping[int, Outcome]) -> None:
-            rows = [{"member": number, **outcome._asdict()} for number, outcome in found.items()]
-            folder.write_text(of.path / PARTS / f"{min(found):06d}.jsonl", _lines(rows))
-            of.ended.update(found)
+            digests = {member.number: member.digest for member in able}
+            rows = [{"member": n, "digest": digests[n], **outcome._asdict()} for n, outcome in found.items()]
+            first = min(found)
+            folder.write_text(of.path / PARTS / f"{first:06d}-{digests[first][:8]}.jsonl", kept.lines(rows))
+            of.ended.update((digests[number], outcome) for number, outcome in found.items())
 
         for group in made:
             places = {
                 member.number: of.folders / processes.name(member)
                 for member in group.members
-                if member.number not in of.ended
+                if member.digest not in of.ended
             }
             if not trainings.run(
                 group,
@@ -388,7 +374,7 @@ def _in_step(of: _Open, members: list[Member]) -> _Result | None:
                 programs=of.trainers,
             ):
                 return None
-    found |= {member.number: of.ended[member.number] for member in able}
+    found |= {member.number: of.ended[member.digest] for member in able}
     return _Result(members, found, [[member.number for member in group.members] for group in made])
 
 
@@ -398,6 +384,7 @@ def _processes(of: _Open, members: list[Member], why: str) -> _Result | None:
 
     def overrides(member: Member) -> list[str]:
         own = [f"log.group={of.base.log.group or of.spec.name}", f"name={of.spec.name}-{member.number}"]
+        own += ["log.wandb=disabled"] * (of.base.log.member_runs == "none")
         return [*specs.overrides(of.spec, member.choice), *of.shared, *own]
 
     at_once = max(1, of.options.processes)
@@ -418,7 +405,7 @@ def _chosen(of: _Open) -> _Result | None:
             outcomes.member_of(of.spec, each.choice, number=begin + at, shared=of.shared)
             for at, each in enumerate(asked)
         ]
-        result = _carried_out(of, some)
+        result = _carried_out(of, some, usable(of.spec, of.options, some, base=of.base))
         if result is None:
             return None
         outcomes.check_metric(of.spec, result.outcomes)
@@ -446,9 +433,12 @@ def dry_run(spec: specs.Spec, *, options: Options, shared: Sequence[str] = ()) -
     """
     members = planned(spec, options, shared=shared)
     if members is None:
-        total = specs.wanted(spec, count=options.count)
-        print(f"{spec.name}: {total} members, chosen one batch after the other by what came of those before")
-        return
+        total, base = specs.wanted(spec, count=options.count), load_config(spec.source, [*spec.fixed, *shared])
+        print(
+            f"{spec.name}: {total} members, chosen one batch after the other by what came of those before; the first:"
+        )
+        asked = bayes.Chooser(spec, seed=options.seed).ask(min(total, _batch(spec, base, options)))
+        members = outcomes.members_of(spec, [each.choice for each in asked], shared=shared)
     names = [each.name for each in spec.parameters]
     title = f"{spec.name}: {len(members)} members{f', the first {_SHOWN}' if len(members) > _SHOWN else ''}"
     rows: list[tuple[Any, ...]] = [
@@ -470,7 +460,7 @@ def dry_run(spec: specs.Spec, *, options: Options, shared: Sequence[str] = ()) -
             plan = batches.plan(group, per_batch=per_batch)
             count, (at_a_time, needed) = len(plan.batches), batches.predicted(plan, per_batch=per_batch)
         users = group.ecosystem.sizes.users
-        rows.append((number, len(group.members), count, at_a_time, users, f"{needed / 2**20:,.0f} MiB"))
+        rows.append((number, len(group.members), count, at_a_time, users, f"{needed / 2**20:,.1f} MiB"))
     if rows:
         what = "trainings in step" if spec.job == "train" else "rollouts at a time"
         columns = ("group", "members", "batches", what, "users", "predicted peak memory")
@@ -494,12 +484,12 @@ def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dic
     table = outcomes.table(spec, result.members, result.outcomes, group_of=group_of, shared=of.shared)
     rows = outcomes.quantiles(spec.job, result.outcomes)
     frozen = [member.number for member in result.members if result.outcomes[member.number].frozen]
-    values = [of.known[member.number] for member in result.members if member.number in of.known]
+    values = [of.known[member.digest] for member in result.members if member.digest in of.known]
     tabled = len(values) == len(result.members) and len({each.shape for each in values}) == 1
     if tabled:
-        _write(path / MEMBERS, [member.number for member in result.members], np.stack(values))
-    folder.write_text(path / TABLE, _lines(table))
-    folder.write_text(path / folder.METRICS, _lines(rows))
+        kept.write(path / MEMBERS, result.members, np.stack(values))
+    folder.write_text(path / TABLE, kept.lines(table))
+    folder.write_text(path / folder.METRICS, kept.lines(rows))
     outcomes.check_metric(spec, result.outcomes)
     best = order[: log.top_k]
     summary = {
@@ -515,18 +505,15 @@ def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dic
         "provenance": folder.provenance(command, device_kind=jax.devices()[0].device_kind, devices=len(jax.devices())),
     }
     _track(of, rows, best=[table[number] for number in best], frozen=len(frozen))
-    chosen = {"none": [], "top_k": best, "all": [member.number for member in result.members]}[log.member_runs]
-    if not _member_runs(of, [result.members[number] for number in chosen]):
+    alive = [member.number for member in result.members if member.number not in frozen]
+    chosen = {"none": [], "top_k": best, "all": alive}[log.member_runs]
+    if not _member_runs(of, [result.members[number] for number in chosen], result.members):
         return None
     folder.write_json(path / folder.SUMMARY, summary)
     if tabled:  # else the parts are the table
         shutil.rmtree(path / PARTS, ignore_errors=True)
     _say_best(spec, table, best, frozen)
     return summary
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(folder.plain(row), sort_keys=True, allow_nan=False) + "\n" for row in rows)
 
 
 def _track(of: _Open, rows: Sequence[Mapping[str, Any]], *, best: Sequence[Mapping[str, Any]], frozen: int) -> None:
@@ -549,26 +536,30 @@ def _track(of: _Open, rows: Sequence[Mapping[str, Any]], *, best: Sequence[Mappi
     tracker.finish({"members/frozen": frozen, **first})
 
 
-def _member_runs(of: _Open, members: Sequence[Member]) -> bool:
-    """Run folders, reports and wandb runs of single members, from what is known of them; those of processes are there.
+def _member_runs(of: _Open, members: Sequence[Member], everyone: Sequence[Member]) -> bool:
+    """Run folders, reports and wandb runs of some members, from what is known of them; those of processes are there.
 
     False after a stop.
     """
     for member in members:
         place, config = of.folders / processes.name(member), _named(of, member)
         repeats = outcomes.command_of(of.spec, member.choice, shared=of.shared)
-        if member.number not in of.known and member.number not in of.ended:
+        if member.digest not in of.known and member.digest not in of.ended:
             continue
-        job = loop.simulate if member.number in of.known else loop.train
+        job = loop.simulate if member.digest in of.known else loop.train
         if of.stop():
             return False
-        if member.number in of.known and not (place / folder.SUMMARY).exists():
-            folder.write_arrays(place / simulation.FILE, simulation.kept(config, of.known[member.number]))
+        done = processes.outcome_of(place, member, of.spec.job) is not None
+        if member.digest in of.known and not done:
+            folder.write_arrays(place / simulation.FILE, simulation.kept(config, of.known[member.digest]))
         folder.write_text(place / folder.CONFIG, dump_yaml(config))  # it may be logged in another way now
         if not job(config, place, command=repeats, job_type=loop.MEMBER)["finished"]:
             return False
-    for number in of.ended.keys() - {member.number for member in members}:  # they were there to go on from
-        place = of.folders / f"{number:06d}"
+    chosen = {member.number for member in members}
+    for member in everyone:
+        if member.number in chosen or member.digest not in of.ended:
+            continue
+        place = of.folders / processes.name(member)  # it was there to go on from
         if not (place / folder.SUMMARY).exists():
             shutil.rmtree(place, ignore_errors=True)
     return True

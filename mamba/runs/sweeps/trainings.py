@@ -99,9 +99,7 @@ def run(
     parts = [waiting[begin : begin + size] for begin in range(0, len(waiting), size)]
     if not parts:
         return True
-    shared = _shared(
-        group, size=size, homes=max(len({int(group.homes[at]) for at in part}) for part in parts), programs=programs
-    )
+    shared = _shared(group, size=size, homes=_most_homes(group, parts), programs=programs)
     for part in parts:
         if stop():
             return False
@@ -110,7 +108,11 @@ def run(
         with contextlib.ExitStack() as files:
             at_work = []
             for member, home in zip(some, homes, strict=True):
-                at_work.append(_opened(named(member), shared, home, places[member.number]))
+                config, place = named(member), places[member.number]
+                # The same member may be at work elsewhere, in a part of the sweep.
+                held = folder.open_folder(place, dump_yaml(config), allow_config_change=True)
+                files.enter_context(held).claim()
+                at_work.append(_opened(config, shared, home, place))
                 files.callback(at_work[-1].metrics.close)
                 told(int(at_work[-1].state.step))
             found = _trained(at_work, told=told, stop=stop)
@@ -118,6 +120,11 @@ def run(
             return False
         keep(dict(zip((member.number for member in some), found, strict=True)))
     return True
+
+
+def _most_homes(group: Group, parts: Sequence[Sequence[int]]) -> int:
+    """Most populations of any batch: one program serves all of them."""
+    return max(len({int(group.homes[at]) for at in part}) for part in parts)
 
 
 def check(group: Group) -> None:
@@ -143,8 +150,9 @@ def predicted(group: Group, *, size: int) -> int:
 
     Both are compiled.
     """
-    some = list(range(min(size, len(group.members))))
-    shared = _Shared(group, size=size, homes=len({int(group.homes[at]) for at in some}))
+    parts = [range(begin, min(begin + size, len(group.members))) for begin in range(0, len(group.members), size)]
+    some = parts[0]
+    shared = _Shared(group, size=size, homes=_most_homes(group, parts))
     homes = shared.settle([int(group.homes[at]) for at in some])
     return shared.bytes([(group.members[at].config, home) for at, home in zip(some, homes, strict=True)])
 
@@ -350,8 +358,14 @@ class _Member:
 
     def save(self) -> None:
         config, step = self.job.config, int(self.state.step)
-        meta = {"name": config.name}
-        checkpoint.save(self.path / folder.CHECKPOINTS, step, self.state, meta, keep=config.checkpoint.keep)
+        checkpoint.save(
+            self.path / folder.CHECKPOINTS,
+            step,
+            self.state,
+            training.described(config),
+            keep=config.checkpoint.keep,
+            run_id=folder.run_id(self.path),
+        )
 
 
 def _unasked(*given: Any) -> Any:
@@ -366,7 +380,7 @@ def _job(config: RunConfig, sizes: Sizes, evaluate: Callable[..., np.ndarray]) -
 
 
 def _opened(config: RunConfig, shared: _Shared, home: int, path: Path) -> _Member:
-    """A member in its run folder, from its newest checkpoint on.
+    """A member in its run folder, which is open, from its newest checkpoint on.
 
     Raises:
         UserError: the folder cannot be used, or settings contradict each other.
@@ -378,7 +392,6 @@ def _opened(config: RunConfig, shared: _Shared, home: int, path: Path) -> _Membe
 
     job = _job(config, shared.ecosystem.sizes, evaluate)
     trainer = training.trainer_of(job, kernels=shared.kernels(home))
-    folder.write_text(path / folder.CONFIG, dump_yaml(config))
     state = optimise.start(trainer)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
     state = state if restored is None else restored.tree

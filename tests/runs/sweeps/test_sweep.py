@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -22,9 +23,9 @@ from mamba import ecosystem as eco
 from mamba.algorithms import registry
 from mamba.objectives import NAMES
 from mamba.runs import folder, loop, simulation
-from mamba.runs.config import load_config
+from mamba.runs.config import dump_yaml, load_config, read_yaml
 from mamba.runs.errors import UserError
-from mamba.runs.sweeps import batches, groups, outcomes, processes, report, slurm, sweep
+from mamba.runs.sweeps import batches, groups, kept, outcomes, processes, report, slurm, sweep
 from mamba.runs.sweeps import spec as specs
 from mamba.scenarios import populations
 from mamba.scenarios.settings import ScenarioConfig
@@ -61,7 +62,7 @@ def ran(path, of, *, options=THREE, shared=(), changed=False):
 
 
 def values_of(path):
-    arrays = folder.read_arrays(path / sweep.MEMBERS)
+    arrays = folder.read_arrays(path / kept.MEMBERS)
     return dict(zip(arrays["members"].tolist(), arrays["values"], strict=True))
 
 
@@ -72,7 +73,7 @@ def swept(tmp_path_factory):
 
 
 def test_a_sweep_leaves_what_it_promises(swept):
-    rows = [json.loads(line) for line in (swept.path / sweep.TABLE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (swept.path / kept.TABLE).read_text().splitlines()]
     assert [row["member"] for row in rows] == list(range(8))
     assert swept.summary["groups"] == [list(range(8))] and swept.summary["frozen"] == []
     values = values_of(swept.path)
@@ -82,8 +83,8 @@ def test_a_sweep_leaves_what_it_promises(swept):
     best = min(rows, key=lambda row: row["simulation/polarisation"])["member"]
     assert swept.summary["best"][0] == best
     # The best have run folders with a report; the batches are gone.
-    assert (swept.path / sweep.FOLDERS / f"{best:06d}" / folder.REPORT / "index.html").is_file()
-    assert not (swept.path / sweep.PARTS).exists()
+    assert (swept.path / kept.FOLDERS / f"{best:06d}" / folder.REPORT / "index.html").is_file()
+    assert not (swept.path / kept.PARTS).exists()
 
 
 def test_quantiles_are_those_of_the_members(swept):
@@ -97,7 +98,7 @@ def test_quantiles_are_those_of_the_members(swept):
 
 
 def test_a_member_alone_gives_bit_for_bit_what_it_gave_in_the_sweep(swept, tmp_path, monkeypatch):
-    row = json.loads((swept.path / sweep.TABLE).read_text().splitlines()[5])
+    row = json.loads((swept.path / kept.TABLE).read_text().splitlines()[5])
     monkeypatch.chdir(tmp_path)
     words = shlex.split(row["command"])
     assert words[:3] == ["mamba-eco", "simulate", "smoke"]
@@ -117,14 +118,14 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp
     monkeypatch.setattr(folder, "write_arrays", signalled)
     assert ran(place, swept.spec)["finished"] is False
     # The batch in which the signal came is kept, the next one is not begun.
-    assert len(list((place / sweep.PARTS).iterdir())) == 1
+    assert len(list((place / kept.PARTS).iterdir())) == 1
     # Then the disk is full at the next batch.
     monkeypatch.setattr(folder, "write_arrays", lambda path, arrays: write(path.parent / "file" / path.name, arrays))
-    (place / sweep.PARTS / "file").write_text("")
+    (place / kept.PARTS / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written \(File exists\); make room"):
         ran(place, swept.spec)
-    (place / sweep.PARTS / "file").unlink()
-    assert len(list((place / sweep.PARTS).iterdir())) == 1
+    (place / kept.PARTS / "file").unlink()
+    assert len(list((place / kept.PARTS).iterdir())) == 1
     # Then no call of wandb does its work.
     monkeypatch.setattr(folder, "write_arrays", write)
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -133,7 +134,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp
     said = capsys.readouterr().err
     # The sweep and its best member, a run of its own, each say it once.
     assert "3 are done" in said and said.count("warning: wandb failed and is left out from here on") == 2
-    for name in (sweep.TABLE, folder.METRICS):
+    for name in (kept.TABLE, folder.METRICS):
         assert (place / name).read_text().replace(" --log.wandb=offline", "") == (swept.path / name).read_text()
     for number, values in values_of(swept.path).items():
         np.testing.assert_array_equal(values_of(place)[number], values)
@@ -142,7 +143,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(swept, tmp
 def test_a_damaged_batch_is_run_again(swept, tmp_path):
     place = tmp_path / "made"
     ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(0, 2)))
-    parts = sorted((place / sweep.TASKS / "0-of-2" / sweep.PARTS).iterdir())
+    parts = sorted((place / kept.TASKS / "0-of-2" / kept.PARTS).iterdir())
     parts[0].write_bytes(parts[0].read_bytes()[:-40])
     assert ran(place, swept.spec)["finished"] is True
     np.testing.assert_array_equal(values_of(place)[0], values_of(swept.path)[0])
@@ -152,10 +153,10 @@ def test_parts_put_together_are_the_sweep(swept, tmp_path, monkeypatch):
     place = tmp_path / "made"
     for i in (0, 1):
         assert ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(i, 2)))["finished"] is False
-        assert (place / sweep.PART_DONE.format(i=i, n=2)).is_file()
+        assert (place / kept.PART_DONE.format(i=i, n=2)).is_file()
     monkeypatch.setattr(batches, "run", None)  # nothing is left to run
     ran(place, swept.spec)
-    assert (place / sweep.TABLE).read_text() == (swept.path / sweep.TABLE).read_text()
+    assert (place / kept.TABLE).read_text() == (swept.path / kept.TABLE).read_text()
 
 
 def test_what_parts_left_of_another_sweep_does_not_count(swept, tmp_path):
@@ -165,9 +166,9 @@ def test_what_parts_left_of_another_sweep_does_not_count(swept, tmp_path):
     with pytest.raises(UserError, match="another configuration"):
         ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(1, 2)))
     sweep.claim_for_parts(swept.spec, place, options=THREE, allow_config_change=True)
-    assert not (place / sweep.TASKS).exists()
+    assert not (place / kept.TASKS).exists()
     shown = ran(place, swept.spec)
-    assert shown["finished"] and (place / sweep.TABLE).read_text() == (swept.path / sweep.TABLE).read_text()
+    assert shown["finished"] and (place / kept.TABLE).read_text() == (swept.path / kept.TABLE).read_text()
 
 
 def test_settings_given_as_two_words_are_shared_too(swept):
@@ -220,8 +221,10 @@ def test_members_that_are_not_finite_are_frozen_and_leave_the_others_bit_equal(s
         6: {"wellbeing_overuse": 2e38},
     }
 
+    member_of = outcomes.member_of
+
     def poisoned(spec, choice, *, number, shared=()):
-        member = outcomes.Member(number, choice, load_config(spec.source, [*specs.overrides(spec, choice), *shared]))
+        member = member_of(spec, choice, number=number, shared=shared)
         parameters = dataclasses.replace(WorldParameters(), **broken.get(number, {}))
         return member._replace(config=dataclasses.replace(member.config, parameters=parameters))
 
@@ -236,7 +239,7 @@ def test_members_that_are_not_finite_are_frozen_and_leave_the_others_bit_equal(s
     why = {4: "not finite by hour 2", 6: "not finite by hour 4"}
     for number, words in why.items():
         assert sum(f"member {number} counts nowhere: {words}" in text for text in warned) == 1
-    rows = [json.loads(line) for line in (tmp_path / "made" / sweep.TABLE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "made" / kept.TABLE).read_text().splitlines()]
     assert {row["member"]: row["why"] for row in rows if row["frozen"]} == why
     for number, values in whole.items():
         if number not in broken:
@@ -278,7 +281,8 @@ def test_out_of_memory_names_the_group_and_the_batch_to_try(tmp_path, monkeypatc
         ran(tmp_path / "made", of, options=sweep.Options(per_batch=per_batch))
     group = "the compile group of members 2, 3, 6, 7 (4 in all, 60 users)"
     assert words.format(group=group, half=chunk // 2) in str(error.value) and group in str(error.value)
-    assert set(sweep._known(tmp_path / "made")) == {0, 1, 4, 5}  # and what was done is kept
+    done = {member.digest for member in sweep.planned(of, sweep.Options()) if member.number in (0, 1, 4, 5)}
+    assert set(kept.known(tmp_path / "made")) == done  # which is kept
 
 
 def test_a_program_that_does_not_fit_names_the_group_too(tmp_path, monkeypatch):
@@ -309,7 +313,7 @@ def test_the_page_of_a_sweep_draws_quantiles_and_parallel_coordinates(swept):
         np.testing.assert_allclose(trace["y"], [row[f"ecosystem/wellbeing/{word}"] for row in rows], rtol=1e-4)
     (lines,) = parallel[0]["data"]
     assert lines["type"] == "parcoords"
-    members = [json.loads(line) for line in (swept.path / sweep.TABLE).read_text().splitlines()]
+    members = [json.loads(line) for line in (swept.path / kept.TABLE).read_text().splitlines()]
     axes = {axis["label"].replace("<br>", ""): axis for axis in lines["dimensions"]}
     assert list(axes)[:3] == list(PARAMETERS)
     for name in PARAMETERS:
@@ -403,15 +407,24 @@ def test_choices_that_learn_are_the_same_after_an_interruption(tmp_path, monkeyp
     of = made(method="bayes", run_cap=4, parameters=parameters)
     two = sweep.Options(per_batch=2)
     ran(tmp_path / "whole", of, options=two)
-    rows = [json.loads(line) for line in (tmp_path / "whole" / sweep.TABLE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "whole" / kept.TABLE).read_text().splitlines()]
     assert len(rows) == 4 and all(1.0 <= row["settings"]["recommenders.home.sharpness"] <= 12.0 for row in rows)
     monkeypatch.setattr(sweep.batches, "run", _only_first(sweep.batches.run))
     assert ran(tmp_path / "broken", of, options=two)["finished"] is False
     monkeypatch.undo()
     ran(tmp_path / "broken", of, options=two)
-    assert (tmp_path / "broken" / sweep.TABLE).read_text() == (tmp_path / "whole" / sweep.TABLE).read_text()
+    assert (tmp_path / "broken" / kept.TABLE).read_text() == (tmp_path / "whole" / kept.TABLE).read_text()
     with pytest.raises(UserError, match="has no parts"):
         ran(tmp_path / "parts", of, options=sweep.Options(part=(0, 2)))
+
+
+def test_a_dry_run_of_choices_that_learn_shows_the_first_of_them(capsys):
+    pytest.importorskip("optuna", reason="the extra `bayes` is not installed")
+    of = made(method="bayes", run_cap=4, parameters={"seed": {"min": 0, "max": 1}})
+    sweep.dry_run(of, options=sweep.Options(per_batch=2))
+    told = capsys.readouterr().out
+    assert "4 members, chosen one batch after the other" in told and re.search(r"made: 2\s+members", told)
+    assert "predicted peak memory" in told
 
 
 def _only_first(run):
@@ -422,6 +435,122 @@ def _only_first(run):
         return run(of, **arguments) if len(calls) == 1 else False
 
     return once
+
+
+# ---- what a folder holds belongs to whom
+
+
+@pytest.fixture
+def copied(swept, tmp_path):
+    place = tmp_path / "copied"
+    shutil.copytree(swept.path, place)
+    return place
+
+
+def _never(*given, **more):
+    raise AssertionError("nothing is left to run")
+
+
+def test_the_digest_of_a_configuration_outlives_its_file():
+    for preset in ("smoke", "quickstart", "platform"):
+        config = load_config(preset, ["simulation.seeds=3", "meta.only=[home]"] if preset == "quickstart" else [])
+        assert outcomes.digest(read_yaml(dump_yaml(config))) == outcomes.digest(config)
+        assert outcomes.digest(load_config(preset, ["chunk=3", "name=x", "log.wandb=disabled"])) == outcomes.digest(
+            load_config(preset, [])
+        )
+    assert outcomes.digest(load_config("smoke", ["seed=1"])) != outcomes.digest(load_config("smoke", []))
+
+
+def test_a_file_in_another_order_finds_the_results_of_every_member(copied, monkeypatch):
+    before = [json.loads(line) for line in (copied / kept.TABLE).read_text().splitlines()]
+    monkeypatch.setattr(batches, "run", _never)
+    ran(copied, made(parameters=dict(reversed(PARAMETERS.items()))))
+    after = [json.loads(line) for line in (copied / kept.TABLE).read_text().splitlines()]
+    assert [row["settings"] for row in after] != [row["settings"] for row in before]
+    found = {json.dumps(row["settings"], sort_keys=True): row["simulation/polarisation"] for row in before}
+    assert {json.dumps(row["settings"], sort_keys=True): row["simulation/polarisation"] for row in after} == found
+    assert len(set(found.values())) > 4  # not a table of equal numbers
+    # The run folder of the best is that of the member which has its number now.
+    best = json.loads((copied / folder.SUMMARY).read_text())["best"][0]
+    config = load_config(str(copied / kept.FOLDERS / f"{best:06d}" / folder.CONFIG), [])
+    settings = after[best]["settings"]
+    assert config.seed == settings["seed"]
+    assert config.recommenders["home"].config.sharpness == settings["recommenders.home.sharpness"]
+
+
+def test_what_is_harmless_to_members_keeps_what_is_done(copied, monkeypatch):
+    monkeypatch.setattr(batches, "run", _never)
+    summary = ran(copied, made(), shared=["chunk=2", "checkpoint.every=7", "log.group=other"], changed=True)
+    assert summary["finished"]
+
+
+def test_parts_count_after_a_harmless_change(swept, tmp_path, monkeypatch):
+    place = tmp_path / "made"
+    for i in (0, 1):
+        ran(place, swept.spec, options=sweep.Options(per_batch=4, part=(i, 2)))
+    monkeypatch.setattr(batches, "run", _never)
+    goal = {"name": "simulation/polarisation", "goal": "maximize"}
+    ran(place, made(metric=goal), changed=True)
+    for number, values in values_of(swept.path).items():
+        np.testing.assert_array_equal(values_of(place)[number], values)
+
+
+def test_a_part_that_has_more_to_do_than_before_is_not_done(swept, tmp_path, monkeypatch):
+    """The mark decides whether a script puts a task back into the queue."""
+    place, half = tmp_path / "made", sweep.Options(per_batch=4, part=(0, 2))
+    done = place / kept.PART_DONE.format(i=0, n=2)
+    ran(place, made(run_cap=2), options=half)
+    assert done.is_file()
+    monkeypatch.setattr(batches, "run", lambda *given, **more: False)  # told to stop
+    ran(place, made(run_cap=8), options=half, changed=True)
+    assert not done.exists()
+
+
+def test_bad_data_leaves_a_folder_as_it_was(copied, tmp_path):
+    text = (copied / folder.SWEEP).read_text()
+    for place, changed in ((copied, True), (tmp_path / "new", False)):
+        with pytest.raises(UserError, match="nowhere"):
+            ran(place, made(), shared=["scenario.dataset=nowhere.csv"], changed=changed)
+    assert (copied / folder.SWEEP).read_text() == text and len(values_of(copied)) == 8
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "given", ["seed=7", "--moderators.takedown={kind: removal}", "recommenders.home.sharpness.x=1"]
+)
+def test_what_is_varied_is_not_given_for_all(given):
+    with pytest.raises(UserError, match="the sweep varies"):
+        sweep.planned(made(), sweep.Options(), shared=[given])
+    assert len(sweep.planned(made(), sweep.Options(), shared=["steps=5"])) == 8
+
+
+def test_member_runs_leave_out_those_that_count_nowhere(copied, monkeypatch):
+    arrays = folder.read_arrays(copied / kept.MEMBERS)
+    values = arrays["values"].copy()
+    values[3] = np.nan
+    folder.write_arrays(copied / kept.MEMBERS, {**arrays, "values": values})
+    seen = []
+    monkeypatch.setattr(sweep, "_member_runs", lambda of, some, everyone: seen.extend(some) or True)
+    ran(copied, made(), shared=["log.member_runs=all"], changed=True)
+    assert [member.number for member in seen] == [0, 1, 2, 4, 5, 6, 7]
+
+
+@pytest.mark.slow  # processes that compile
+def test_a_sweep_over_two_devices_gives_the_bits_of_one(tmp_path):
+    command = ["${env}", "mamba-eco", "simulate", "smoke", *(f"--{word}" for word in TINY), "${args}"]
+    of = {"method": "grid", "parameters": PARAMETERS, "command": command}
+    (tmp_path / "made.yaml").write_text(json.dumps(of))
+    for devices in ("1", "2"):
+        words = ["sweep", "made.yaml", "--devices", devices, "--run_dir", devices, "--members-per-batch=3"]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        result = subprocess.run(
+            [sys.executable, "-m", "mamba", *words], cwd=tmp_path, env=environment, text=True, capture_output=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert f"on {devices} x cpu" in result.stderr
+    one, two = (values_of(tmp_path / devices) for devices in ("1", "2"))
+    for number, values in one.items():
+        np.testing.assert_array_equal(two[number], values)
 
 
 # ---- processes, slurm, the command line
@@ -454,24 +583,52 @@ def test_members_that_are_processes_are_collected(tmp_path, monkeypatch):
     of = made(job="train", parameters={"meta.learning_rate": {"values": [0.1, 0.2, 0.3]}})
     summary = ran(tmp_path / "made", of, options=sweep.Options(processes=2))
     assert summary["best"] == [1] and summary["frozen"] == [2]
-    rows = [json.loads(line) for line in (tmp_path / "made" / sweep.TABLE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "made" / kept.TABLE).read_text().splitlines()]
     assert rows[2]["why"] == "exit code 7: out of luck"
     assert rows[1]["evaluation/after/polarisation"] == pytest.approx(0.8)
     metrics = folder.read_metrics(tmp_path / "made" / folder.METRICS)
     assert metrics[2]["ecosystem/polarisation/median"] == pytest.approx(0.3)
     assert started[0][1:5] == ["-m", "mamba", "train", "smoke"] and "--log.group=made" in started[0]
+    assert "--log.wandb=disabled" not in started[0][started[0].index("--log.group=made") :]
     # What is finished is not started again; what failed is.
     del started[:]
     ran(tmp_path / "made", of, options=sweep.Options(processes=2))
     assert len(started) == 1
     assert "0.3" in " ".join(started[0])
+    # No run of its own in wandb, where none is asked for.
+    shared = ["log.member_runs=none"]
+    ran(tmp_path / "made", of, options=sweep.Options(processes=2), shared=shared, changed=True)
+    assert "--log.wandb=disabled" in started[-1][started[-1].index("--log.group=made") :]
     report.write_report(tmp_path / "made")
+
+
+@pytest.mark.parametrize(("code", "frozen"), [(-signal.SIGTERM, False), (0, False), (-signal.SIGKILL, True), (3, True)])
+def test_a_process_that_was_told_to_stop_counts_for_nothing_yet(tmp_path, monkeypatch, code, frozen):
+    class Fake:
+        returncode = code
+
+        def __init__(self, words, file, environment):
+            pass
+
+        def poll(self):
+            return self.returncode
+
+    monkeypatch.setattr(processes, "_start", Fake)
+    monkeypatch.setattr(processes, "_LOOK_S", 0.0)
+    of = made(parameters={"seed": {"values": [0]}})
+    run = functools.partial(
+        processes.run, of, sweep.planned(of, sweep.Options()), tmp_path, at_once=1, overrides=lambda member: []
+    )
+    found, whole = run(stop=lambda: False)
+    assert whole is frozen and [each.frozen for each in found.values()] == [True] * frozen
+    asked = iter([False, True])  # all had ended when the signal came
+    assert run(stop=lambda: next(asked))[1] is False
 
 
 def test_the_slurm_script_runs_its_part_and_requeues_what_is_not_done(tmp_path):
     path = tmp_path / "a folder"
     words = ["mamba-eco", "sweep", "x.yaml", "--run_dir", str(path)]
-    script = slurm.write("made", path, parts=4, words=words, done=sweep.PART_DONE)
+    script = slurm.write("made", path, parts=4, words=words, done=kept.PART_DONE)
     text = script.read_text()
     for line in ("--array=0-3", "--signal=USR2@120", "--requeue", "--open-mode=append"):
         assert f"#SBATCH {line}\n" in text
@@ -488,7 +645,7 @@ def test_the_slurm_script_runs_its_part_and_requeues_what_is_not_done(tmp_path):
         return (tmp_path / "calls").read_text().splitlines()
 
     assert calls() == [f"srun mamba-eco sweep x.yaml --run_dir {path} --part 2/4", "scontrol requeue 77_2"]
-    folder.write_json(path / sweep.PART_DONE.format(i=2, n=4), {})
+    folder.write_json(path / kept.PART_DONE.format(i=2, n=4), {})
     assert calls() == [f"srun mamba-eco sweep x.yaml --run_dir {path} --part 2/4"]
 
 
@@ -520,7 +677,7 @@ def test_a_task_of_a_slurm_array_that_is_told_to_stop_goes_back_into_the_queue_a
     script = tmp_path / "here" / slurm.SCRIPT
     tools = tmp_path / "bin"
     tools.mkdir()
-    parts = tmp_path / "here" / sweep.TASKS / "0-of-1" / sweep.PARTS
+    parts = tmp_path / "here" / kept.TASKS / "0-of-1" / kept.PARTS
     stubs = {
         "srun": SRUN.format(told=tmp_path / "told", parts=parts),
         "scontrol": f'#!/bin/sh\necho "$@" >> "{tmp_path}/queue"\n',
@@ -537,12 +694,12 @@ def test_a_task_of_a_slurm_array_that_is_told_to_stop_goes_back_into_the_queue_a
         return result.stderr
 
     assert "SIGUSR2: finishing" in task()
-    kept = len(list(parts.iterdir()))
-    assert 1 <= kept < len(values["values"])
+    done = len(list(parts.iterdir()))
+    assert 1 <= done < len(values["values"])
     assert (tmp_path / "queue").read_text() == "requeue 77_0\n"
-    assert f"{kept} are done" in task()
+    assert f"{done} are done" in task()
     assert (tmp_path / "queue").read_text() == "requeue 77_0\n"  # its part is done: not again
-    assert (tmp_path / "here" / sweep.PART_DONE.format(i=0, n=1)).is_file()
+    assert (tmp_path / "here" / kept.PART_DONE.format(i=0, n=1)).is_file()
 
 
 FILE = """
@@ -562,7 +719,8 @@ def test_the_command_line_plans_writes_scripts_and_refuses(tmp_path, monkeypatch
     shown = [f"--{word}" for word in TINY]
     assert cli.main(["sweep", "x.yaml", "--dry-run", "--members-per-batch", "2", *shown]) == 0
     told = capsys.readouterr().out
-    assert "x: 3 members" in told and "predicted peak memory" in told and " MiB" in told
+    assert "x: 3 members" in told and "predicted peak memory" in told
+    assert float(re.search(r"([\d,.]+) MiB", told)[1].replace(",", "")) > 0
     assert not (tmp_path / "runs").exists()
     monkeypatch.setattr(sys, "argv", ["mamba-eco", "sweep", "x.yaml", "--slurm", "2", "--count=2"])
     assert cli.main(["sweep", "x.yaml", "--slurm", "2", "--count=2"]) == 0

@@ -21,9 +21,9 @@ from mamba.meta import lockstep
 from mamba.meta.constraints import ZeroBaseline
 from mamba.objectives import NAMES
 from mamba.runs import folder, loop, tracking
-from mamba.runs.config import load_config
+from mamba.runs.config import dump_yaml, load_config
 from mamba.runs.errors import UserError
-from mamba.runs.sweeps import outcomes, processes, report, sweep, trainings
+from mamba.runs.sweeps import kept, outcomes, processes, report, sweep, trainings
 from mamba.runs.sweeps import spec as specs
 from mamba.world.parameters import WorldParameters
 
@@ -58,7 +58,8 @@ def ran(path, of, *, options=THREE, **more):
 
 def rows_of(path):
     """What every member logged, by number."""
-    return {number: outcome.rows for number, outcome in sweep._ended(path).items()}
+    rows = [row for part in kept.parts(path, ".jsonl") for row in folder.read_metrics(part)]
+    return {row["member"]: row["rows"] for row in rows}
 
 
 def assert_same(rows, others, **tolerance):
@@ -93,11 +94,11 @@ def test_a_sweep_of_trainings_leaves_what_it_promises(trained):
     rows = rows_of(trained.path)
     last = [rows[number][-1]["evaluation/after/polarisation"] for number in range(4)]
     assert metrics[3]["evaluation/after/polarisation/q25"] == pytest.approx(np.quantile(last, 0.25))
-    table = [json.loads(line) for line in (trained.path / sweep.TABLE).read_text().splitlines()]
+    table = [json.loads(line) for line in (trained.path / kept.TABLE).read_text().splitlines()]
     assert [row["settings"] for row in table][3] == {"meta.learning_rate": 0.3, "seed": 1}
     assert table[summary["best"][0]]["evaluation/utility"] == min(row["evaluation/utility"] for row in table)
     # Folders to go on from are gone when there is nothing left to go on with.
-    assert not any((trained.path / sweep.FOLDERS).iterdir())
+    assert not any((trained.path / kept.FOLDERS).iterdir())
     page = report.write_report(trained.path).read_text()
     assert "meta.learning_rate" in page and "4 members" in page
 
@@ -140,7 +141,7 @@ def _check_stopped(whole, tmp_path, monkeypatch, words):
 
     monkeypatch.setattr(trainings.optimise, "step", signalled)
     assert ran(place, made_again())["finished"] is False
-    saved = sorted((place / sweep.FOLDERS).glob("*/checkpoints/*"))
+    saved = sorted((place / kept.FOLDERS).glob("*/checkpoints/*"))
     assert {found.name for found in saved} == {"0000000002"} and len(
         saved
     ) == 3  # the first batch, within one meta-step
@@ -160,7 +161,7 @@ def _check_stopped(whole, tmp_path, monkeypatch, words):
     # And what is done is not done again; a damaged batch is.
     monkeypatch.setattr(trainings.optimise, "step", None)
     ran(place, made_again())
-    part = sorted((place / sweep.PARTS).glob("*.jsonl"))[0]
+    part = sorted((place / kept.PARTS).glob("*.jsonl"))[0]
     part.write_text(part.read_text()[:-40] + "\n}\n")
     monkeypatch.setattr(trainings.optimise, "step", step)
     ran(place, made_again())
@@ -168,7 +169,8 @@ def _check_stopped(whole, tmp_path, monkeypatch, words):
 
 
 def test_parts_put_together_are_the_sweep(trained, tmp_path, monkeypatch):
-    place, known, given = tmp_path / "made", sweep._ended(trained.path), []
+    place, ended, given = tmp_path / "made", kept.ended(trained.path), []
+    known = {member.number: ended[member.digest] for member in sweep.planned(made(), sweep.Options())}
 
     def taken(group, places, *, keep, **more):
         given.append(sorted(places))
@@ -180,14 +182,16 @@ def test_parts_put_together_are_the_sweep(trained, tmp_path, monkeypatch):
         assert ran(place, made(), options=sweep.Options(per_batch=3, part=(i, 2)))["finished"] is False
     ran(place, made())
     assert given == [[0, 2], [1, 3]]  # and nothing is left to train
-    assert (place / sweep.TABLE).read_text() == (trained.path / sweep.TABLE).read_text()
+    assert (place / kept.TABLE).read_text() == (trained.path / kept.TABLE).read_text()
 
 
 def test_members_with_an_error_of_their_own_leave_the_others_bit_equal(trained, tmp_path, monkeypatch):
     step = trainings.optimise.step
 
+    member_of = outcomes.member_of
+
     def poisoned(spec, choice, *, number, shared=()):
-        member = outcomes.Member(number, choice, load_config(spec.source, [*specs.overrides(spec, choice), *shared]))
+        member = member_of(spec, choice, number=number, shared=shared)
         if number != 1:
             return member
         broken = dataclasses.replace(WorldParameters(), opinion_rate=math.nan)
@@ -202,7 +206,7 @@ def test_members_with_an_error_of_their_own_leave_the_others_bit_equal(trained, 
     monkeypatch.setattr(trainings.optimise, "step", failing)
     summary = ran(tmp_path / "made", made())
     assert summary["frozen"] == [1, 2, 3] and summary["best"] == [0]
-    table = [json.loads(line) for line in (tmp_path / "made" / sweep.TABLE).read_text().splitlines()]
+    table = [json.loads(line) for line in (tmp_path / "made" / kept.TABLE).read_text().splitlines()]
     assert "is not finite" in table[1]["why"] and table[2]["why"] == "polarisation is 0 at the baseline"
     assert_same(rows_of(tmp_path / "made")[0], rows_of(trained.path)[0], rtol=0, atol=0)
     # What is no error of a member is nobody's result.
@@ -330,12 +334,12 @@ def test_the_best_members_get_runs_of_their_own_that_go_on_where_they_are(tmp_pa
     summary = ran(tmp_path / "made", made(), shared=shared)
     curve = [(step, row["meta/utility"]) for step, row in logged if "meta/utility" in row]
     assert [step for step, _ in curve] == [0, 1, 2]  # also of what was trained in the sweep
-    place = tmp_path / "made" / sweep.FOLDERS / f"{summary['best'][0]:06d}"
-    kept = folder.load_run(place)
-    assert kept.summary["stages"] == ["evaluation", "second_order", "training"]
-    again = outcomes.of_rows("train", kept.metrics).rows
+    place = tmp_path / "made" / kept.FOLDERS / f"{summary['best'][0]:06d}"
+    there = folder.load_run(place)
+    assert there.summary["stages"] == ["evaluation", "second_order", "training"]
+    again = outcomes.of_rows("train", there.metrics).rows
     assert_same(rows_of(tmp_path / "made")[summary["best"][0]], again[:5], rtol=1e-6)
-    assert sorted(entry.name for entry in (tmp_path / "made" / sweep.FOLDERS).iterdir()) == [place.name]
+    assert sorted(entry.name for entry in (tmp_path / "made" / kept.FOLDERS).iterdir()) == [place.name]
 
 
 def test_the_command_line_plans_trainings(tmp_path, monkeypatch, capsys):
@@ -346,3 +350,35 @@ def test_the_command_line_plans_trainings(tmp_path, monkeypatch, capsys):
     assert cli.main(["sweep", "learning_rate", "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "learning_rate: 6 members" in told and "trainings in step" in told
+
+
+def test_a_member_that_is_at_work_elsewhere_is_refused(tmp_path):
+    of = made(parameters={"seed": {"values": [0]}})
+    place = tmp_path / "made" / kept.FOLDERS / "000000"
+    (tmp_path / "made").mkdir()
+    folder.write_text(tmp_path / "made" / folder.SWEEP, "{}\n")
+    with (
+        folder.open_folder(place, "name: elsewhere\n") as held,
+        pytest.raises(UserError, match="another process"),
+    ):
+        del held
+        ran(tmp_path / "made", of, allow_config_change=True)
+
+
+def test_a_member_does_not_go_on_from_the_folder_of_another(trained, tmp_path, monkeypatch):
+    """Two members that changed places: what each left in training is not the other's."""
+    place = tmp_path / "made"
+    shutil.copytree(trained.path, place)
+    swapped = made(parameters=dict(reversed(PARAMETERS.items())))
+    config = load_config("smoke", [*TINY, *QUICK, "seed=9"])
+    folder.write_text(place / kept.FOLDERS / "000001" / folder.CONFIG, dump_yaml(config))
+    monkeypatch.setattr(trainings, "run", lambda *given, **more: True)
+    ran(place, swapped)
+    assert not (place / kept.FOLDERS / "000001").exists()
+    before, after = (_by_settings(path) for path in (trained.path, place))
+    assert before == after
+
+
+def _by_settings(path):
+    rows = [json.loads(line) for line in (path / kept.TABLE).read_text().splitlines()]
+    return {json.dumps(row["settings"], sort_keys=True): row["evaluation/utility"] for row in rows}

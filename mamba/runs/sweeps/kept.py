@@ -1,0 +1,77 @@
+"""What the folder of a sweep keeps of its members, while it runs and after.
+
+What is known of a member is known by its digest (`outcomes.digest`): it is right for whichever member of a changed sweep has it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mamba.objectives import NAMES
+from mamba.runs import folder, progress
+from mamba.runs.errors import UserError
+from mamba.runs.sweeps.outcomes import Member, Outcome
+
+MEMBERS, TABLE, PARTS, FOLDERS, TASKS = "members.npz", "members.jsonl", "parts", "members", "tasks"
+PART_DONE = f"{TASKS}/{{i}}-of-{{n}}/{folder.SUMMARY}"
+
+
+def forget(path: Path) -> None:
+    """Removes what belongs to another sweep."""
+    for name in (MEMBERS, TABLE, folder.METRICS, folder.SUMMARY):
+        (path / name).unlink(missing_ok=True)
+    for name in (PARTS, FOLDERS, TASKS, folder.REPORT):
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+def known(path: Path) -> dict[str, np.ndarray]:
+    """Objectives [S, 1 + W, J] of every member that is done, by its digest; also those of tasks that did a part."""
+    found: dict[str, np.ndarray] = {}
+    files = [path / MEMBERS] if (path / MEMBERS).is_file() else []
+    for file in [*files, *parts(path, ".npz")]:
+        try:
+            arrays = folder.read_arrays(file)
+            digests = arrays["digests"].tolist()
+            if arrays["objectives"].tolist() != list(NAMES):
+                raise KeyError
+        except (UserError, KeyError):
+            progress.warn(f"{file} is damaged; its members are run again")
+            continue
+        found |= dict(zip(digests, arrays["values"], strict=True))
+    return found
+
+
+def ended(path: Path) -> dict[str, Outcome]:
+    """Outcomes of every member that was trained in step, by its digest; also those of tasks that did a part."""
+    found: dict[str, Outcome] = {}
+    for file in parts(path, ".jsonl"):
+        try:
+            rows = folder.read_metrics(file)
+            found |= {row["digest"]: Outcome(row["rows"], row["frozen"], row["why"]) for row in rows}
+        except (UserError, KeyError):
+            progress.warn(f"{file} is damaged; its members go on from their checkpoints")
+    return found
+
+
+def parts(path: Path, suffix: str) -> list[Path]:
+    """Finished batches of a sweep, and of the tasks that did parts of it."""
+    places = (path, *sorted(path.glob(f"{TASKS}/*")))
+    return [part for place in places for part in sorted(place.glob(f"{PARTS}/*{suffix}"))]
+
+
+def write(path: Path, members: Sequence[Member], values: np.ndarray) -> None:
+    """Keeps objectives [N, S, 1 + W, J] of N members."""
+    numbers, digests = [member.number for member in members], [member.digest for member in members]
+    arrays = {"members": np.array(numbers), "digests": np.array(digests), "objectives": np.array(NAMES)}
+    folder.write_arrays(path, {**arrays, "values": values})
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as the text of a `.jsonl` file."""
+    return "".join(json.dumps(folder.plain(row), sort_keys=True, allow_nan=False) + "\n" for row in rows)
