@@ -353,16 +353,11 @@ def test_the_command_line_plans_trainings(tmp_path, monkeypatch, capsys):
 
 
 def test_a_member_that_is_at_work_elsewhere_is_refused(tmp_path):
-    of = made(parameters={"seed": {"values": [0]}})
-    place = tmp_path / "made" / kept.FOLDERS / "000000"
-    (tmp_path / "made").mkdir()
-    folder.write_text(tmp_path / "made" / folder.SWEEP, "{}\n")
-    with (
-        folder.open_folder(place, "name: elsewhere\n") as held,
-        pytest.raises(UserError, match="another process"),
-    ):
-        del held
-        ran(tmp_path / "made", of, allow_config_change=True)
+    of, path = made(parameters={"seed": {"values": [0]}}), tmp_path / "made"
+    sweep.claim_for_parts(of, path, options=sweep.Options())
+    member = folder.open_folder(path / kept.FOLDERS / "000000", "name: elsewhere\n")
+    with member, pytest.raises(UserError, match="another process"):
+        ran(path, of)
 
 
 def test_a_member_does_not_go_on_from_the_folder_of_another(trained, tmp_path, monkeypatch):
