@@ -35,6 +35,7 @@ METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
 JOBS = ("simulate", "train", "run")
 SHIPPED = "sweeps"  # folder of the sweeps that ship, among the presets
+_ARGUMENTS = {"${args}", "${args_no_hyphens}"}  # what an agent of wandb replaces by the settings of a member
 PROGRAMS = ("mamba-eco", "mamba")
 MOST_MEMBERS = 100_000
 EDGE = 1e-9  # quantiles closer to 0 and 1 may be infinite
@@ -186,7 +187,7 @@ def _command(mapping: Mapping[str, Any], errors: list[str]) -> tuple[str, str, t
         errors.append(f"command: is missing or no list of words; give {example}")
         return "", "", ()
     texts = [str(word) for word in words]
-    if "${args}" not in texts:
+    if not _ARGUMENTS & set(texts):
         errors.append('command: "${args}" is missing, where the settings of a member go')
     rest = [word for word in texts if not word.startswith("${") and word not in ("/usr/bin/env", "-m")]
     rest = [word for word in rest if not Path(word).name.startswith("python")]

@@ -142,6 +142,7 @@ def test_the_command_says_job_configuration_and_shared_settings():
     assert (of.job, of.source, of.fixed) == ("train", "quickstart", ("meta.steps=3", "name=x"))
     choice = {"meta.optimizer": "sgd", "seed": 4}
     assert specs.overrides(of, choice) == ["meta.steps=3", "name=x", "meta.optimizer=sgd", "seed=4"]
+    assert made(command=[*words[:-1], "${args_no_hyphens}"]).fixed == of.fixed
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
