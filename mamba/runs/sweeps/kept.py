@@ -19,7 +19,25 @@ from mamba.runs.errors import UserError
 from mamba.runs.sweeps.outcomes import Member, Outcome
 
 MEMBERS, TABLE, PARTS, FOLDERS, TASKS = "members.npz", "members.jsonl", "parts", "members", "tasks"
+LOGS = "logs"  # in FOLDERS: what members say that are processes
 PART_DONE = f"{TASKS}/{{i}}-of-{{n}}/{folder.SUMMARY}"
+
+
+def distinct(members: Sequence[Member]) -> list[Member]:
+    """The first member of every digest: the others have its results."""
+    found: dict[str, Member] = {}
+    for member in members:
+        found.setdefault(member.digest, member)
+    return list(found.values())
+
+
+def places(folders: Path, members: Sequence[Member]) -> dict[str, Path]:
+    """Run folders by digest: the one that a member has, whatever its number was when it was made, else a new one."""
+    there = {path.name.rpartition("-")[2]: path for path in sorted(folders.glob("*-*"))}
+    return {
+        member.digest: there.get(member.digest[:12], folders / f"{member.number:06d}-{member.digest[:12]}")
+        for member in distinct(members)
+    }
 
 
 def forget(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,23 +14,18 @@ from mamba.runs import folder, progress
 from mamba.runs.config import read_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import spec as specs
+from mamba.runs.sweeps.kept import distinct
 from mamba.runs.sweeps.outcomes import Member, Outcome, digest, of_rows
 
 _LOOK_S = 0.2  # seconds between looks at the processes
-_TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # a process that one of these ended was told to end
 
 
 def outcome_of(place: Path, member: Member, job: str) -> Outcome | None:
-    """What a member left in its run folder; None where it is not finished.
-
-    A folder that another member left, which had the number in a sweep that was changed since, is removed.
-    """
-    if (place / folder.CONFIG).is_file():
-        there = read_yaml(folder.read_text(place / folder.CONFIG), name=str(place / folder.CONFIG))
-        if digest(there) != member.digest:
-            progress.warn(f"{place} is that of another member, and is removed")
-            shutil.rmtree(place)
-    if not (place / folder.SUMMARY).is_file() or not folder.read_summary(place / folder.SUMMARY).get("finished"):
+    """What a member left in its run folder; None where it is not finished, or is a run of other settings."""
+    if not (place / folder.CONFIG).is_file() or not (place / folder.SUMMARY).is_file():
+        return None
+    there = read_yaml(folder.read_text(place / folder.CONFIG), name=str(place / folder.CONFIG))
+    if digest(there) != member.digest or not folder.read_summary(place / folder.SUMMARY).get("finished"):
         return None
     return of_rows(job, folder.read_metrics(place / folder.METRICS))
 
@@ -39,8 +33,9 @@ def outcome_of(place: Path, member: Member, job: str) -> Outcome | None:
 def run(
     spec: specs.Spec,
     members: Sequence[Member],
-    path: Path,
+    places: Mapping[str, Path],
     *,
+    logs: Path,
     at_once: int,
     overrides: Callable[[Member], Sequence[str]],
     stop: Callable[[], bool],
@@ -51,34 +46,43 @@ def run(
     Args:
         spec: the sweep.
         members: of it.
-        path: folder of the run folders.
+        places: run folders by digest; members of one digest are one process.
+        logs: folder of what the processes say.
         at_once: processes at a time.
         overrides: settings of a member.
         stop: whether a signal asks to stop; the processes are asked, too, and save what they have.
         environment: of the processes; None takes that of this one.
 
     Returns:
-        Outcomes by number, and whether all members were run. A member whose process fails is frozen, and says why; one that is
-        told to stop is not.
+        Outcomes by number, and whether all members were run. A member whose process fails is frozen, and says why.
+
+    Raises:
+        UserError: another process is at work in the run folder of a member.
     """
-    whole = True
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     waiting: list[Member] = []
-    for member in members:
-        known = outcome_of(path / name(member), member, spec.job)
+    for member in distinct(members):
+        known = outcome_of(places[member.digest], member, spec.job)
         if known is None:
             waiting.append(member)
         else:
-            outcomes[member.number] = known
+            outcomes[member.digest] = known
+
+    def by_number() -> dict[int, Outcome]:
+        return {member.number: outcomes[member.digest] for member in members if member.digest in outcomes}
+
     running: dict[int, tuple[Member, subprocess.Popen[bytes], Any]] = {}
-    with progress.progress(len(members), "members", done=len(outcomes)) as meter:
+    with progress.progress(len(waiting) + len(outcomes), "members", done=len(outcomes)) as meter:
         try:
             while waiting or running:
                 if stop():
-                    return outcomes, False
+                    return by_number(), False
                 while waiting and len(running) < at_once:
                     member = waiting.pop(0)
-                    log = _log(path, member)
+                    place = places[member.digest]
+                    with folder.open_folder(place, "", allow_config_change=True):
+                        pass  # nobody else is at work there
+                    log = logs / f"{place.name}.txt"
                     log.parent.mkdir(parents=True, exist_ok=True)
                     file = open(log, "ab")
                     words = [spec.job, spec.source, *(f"--{word.removeprefix('--')}" for word in overrides(member))]
@@ -88,7 +92,7 @@ def run(
                         "mamba",
                         *words,
                         "--run_dir",
-                        str(path / name(member)),
+                        str(place),
                         "--distributed=off",
                         "--allow-config-change",  # of what decides no result: the folder is the member's own
                     ]
@@ -101,17 +105,17 @@ def run(
                     file.close()
                     del running[number]
                     code = process.returncode
-                    found = outcome_of(path / name(member), member, spec.job) if code == 0 else None
-                    if found is None and (code == 0 or -code in _TOLD):
-                        whole = False
-                        continue
-                    outcomes[number] = found or Outcome([], True, _why(_log(path, member), code))
+                    place = places[member.digest]
+                    found = outcome_of(place, member, spec.job) if code == 0 else None
+                    if found is None and stop():  # so was the process
+                        return by_number(), False
+                    outcomes[member.digest] = found or Outcome([], True, _why(place, logs, code, source=spec.source))
                     meter.advance(1)
         finally:
             _end(process for _, process, _ in running.values())
             for _, _, file in running.values():
                 file.close()
-    return outcomes, whole and not stop()
+    return by_number(), not stop()
 
 
 def _start(words: Sequence[str], file: IO[bytes], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
@@ -119,19 +123,13 @@ def _start(words: Sequence[str], file: IO[bytes], environment: Mapping[str, str]
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=own)
 
 
-def name(member: Member) -> str:
-    """The name of the run folder of a member."""
-    return f"{member.number:06d}"
-
-
-def _log(path: Path, member: Member) -> Path:
-    return path / "logs" / f"{name(member)}.txt"
-
-
-def _why(log: Path, code: int) -> str:
-    """The last line that a failed process wrote."""
+def _why(place: Path, logs: Path, code: int, *, source: str) -> str:
+    """Why a process left no results: what it did wrong, or the last line that it wrote."""
+    if code == 0:
+        done = (place / folder.SUMMARY).is_file() and folder.read_summary(place / folder.SUMMARY).get("finished")
+        return f"{source} was changed while the sweep ran" if done else "it was told to stop"
     try:
-        lines = [line.strip() for line in folder.read_text(log).splitlines() if line.strip()]
+        lines = [line.strip() for line in folder.read_text(logs / f"{place.name}.txt").splitlines() if line.strip()]
     except UserError:
         lines = []
     return f"exit code {code}: {lines[-1] if lines else 'it said nothing'}"

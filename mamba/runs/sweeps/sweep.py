@@ -7,8 +7,8 @@ whatever interrupts the sweep, and the report says which command repeats it.
     runs/<name>/
       sweep.yaml       the file, with what was asked for on the command line
       parts/           finished batches, until all are
-      members/<k>/     run folders of members: all where they are processes, those in training, else those that
-                       `log.member_runs` asks for
+      members/<k>-<digest>/  run folders of members: all where they are processes, those in training, else those that
+                       `log.member_runs` asks for; a member has the folder of its digest, also where its number changes
       members.npz      objectives [M, S, 1 + W, J]
       members.jsonl    a row for each member: settings, metrics, command
       metrics.jsonl    quantiles over members
@@ -33,7 +33,7 @@ from mamba.runs.config import SERVICES, RunConfig, dump_yaml, load_config, split
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import batches, bayes, groups, kept, outcomes, processes, trainings
 from mamba.runs.sweeps import spec as specs
-from mamba.runs.sweeps.kept import FOLDERS, MEMBERS, PARTS, TABLE, TASKS
+from mamba.runs.sweeps.kept import FOLDERS, LOGS, MEMBERS, PARTS, TABLE, TASKS
 from mamba.runs.sweeps.outcomes import Member, Outcome
 
 JOB_TYPE = "sweep"
@@ -138,7 +138,9 @@ def sweep(
     base = load_config(spec.source, [*spec.fixed, *shared])
     members = planned(spec, options, shared=shared)
     mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
-    made = usable(spec, options, mine, base=base)  # before the folder is this sweep's, and what it held is dropped
+    made = usable(
+        spec, options, mine, base=base, shared=shared
+    )  # before the folder is this sweep's, and what it held is dropped
     text = to_yaml(_described(spec, options, base))
     place = Path(path)
     if options.part is not None:
@@ -158,10 +160,6 @@ def sweep(
         (opened.path / folder.SUMMARY).unlink(missing_ok=True)
         for key in spec.unused:
             progress.say(f"{key}: says something to wandb only")
-        if options.part is not None and spec.job != "simulate" and jax.process_count() > 1:
-            raise UserError(
-                f"--part: a part of members that {spec.job} is one process; give every process a part of its own"
-            )
         known, ended = kept.known(opened.path), kept.ended(opened.path)
         at_work = _Open(spec, options, shared, base, opened.path, Path(path), known, ended, {}, {}, stop)
         stopped = {"name": spec.name, "finished": False}
@@ -244,27 +242,50 @@ def check(spec: specs.Spec, options: Options, *, shared: Sequence[str] = ()) -> 
         UserError: as `sweep`, but for the folder.
     """
     base = load_config(spec.source, [*spec.fixed, *joined_overrides(shared)])
-    usable(spec, options, planned(spec, options, shared=shared), base=base)
+    usable(spec, options, planned(spec, options, shared=shared), base=base, shared=joined_overrides(shared))
 
 
-def usable(spec: specs.Spec, options: Options, members: list[Member] | None, *, base: RunConfig) -> list[groups.Group]:
+def usable(
+    spec: specs.Spec,
+    options: Options,
+    members: list[Member] | None,
+    *,
+    base: RunConfig,
+    shared: Sequence[str] = (),
+) -> list[groups.Group]:
     """Compile groups of the members that run together, whose data and settings were found usable.
 
-    Members that are processes of their own are left out; where choices wait for results, what all start from is tried.
+    Members that are processes of their own are left out; where choices wait for results, the first are tried.
 
     Raises:
-        UserError: data cannot be used, or settings contradict each other.
+        UserError: data cannot be used, settings contradict each other, or these processes cannot do it together.
     """
-    if options.processes:
-        return []
+    if options.part is not None and spec.job != "simulate" and jax.process_count() > 1:
+        raise UserError(
+            f"--part: a part of members that {spec.job} is one process; give every process a part of its own"
+        )
     if members is None:
-        varied = any(each.name.startswith("scenario.") for each in spec.parameters)
-        members = [] if varied else [Member(0, {}, base, outcomes.digest(base))]
-    made = groups.grouped([member for member in members if _apart(spec, member) is None], spec.job)
+        members = _first(spec, options, base=base, shared=shared)
+    reasons = [f"--processes={options.processes}" if options.processes else _apart(spec, member) for member in members]
+    for why in filter(None, reasons):
+        distributed.refuse_several(why)
+    together = [member for member, why in zip(members, reasons, strict=True) if why is None]
+    made = groups.grouped(together, spec.job)
     if spec.job == "train":
         for group in made:
             trainings.check(group)
     return made
+
+
+def _first(spec: specs.Spec, options: Options, *, base: RunConfig, shared: Sequence[str]) -> list[Member]:
+    """The members that are chosen before anything is known.
+
+    Raises:
+        UserError: optuna is not installed, or their configurations cannot be used.
+    """
+    count = min(specs.wanted(spec, count=options.count), _batch(spec, base, options))
+    asked = bayes.Chooser(spec, seed=options.seed).ask(count)
+    return outcomes.members_of(spec, [each.choice for each in asked], shared=shared)
 
 
 def _described(spec: specs.Spec, options: Options, base: RunConfig) -> dict[str, Any]:
@@ -336,15 +357,18 @@ def _in_step(of: _Open, members: list[Member], made: list[groups.Group]) -> _Res
         if result is None:
             return None
         found |= result.outcomes
+    there = kept.places(of.folders, able)
     for member in able:  # as a process of its own, in an earlier attempt
-        alone = processes.outcome_of(of.folders / processes.name(member), member, of.spec.job)
+        alone = processes.outcome_of(there[member.digest], member, of.spec.job)
         if alone is not None:
             of.ended.setdefault(member.digest, alone)
-    waiting = [member for member in able if member.digest not in of.ended]
+    waiting = kept.distinct([member for member in able if member.digest not in of.ended])
+    busy = {member.number for member in waiting}
+    done = sum(member.digest in of.ended for member in able)
     if waiting:
         progress.say(
             f"{of.spec.name}: {len(able)} members train in step in {len(made)} compile group{'s' * (len(made) > 1)}"
-            + (f"; {len(able) - len(waiting)} are done" if len(waiting) < len(able) else "")
+            + (f"; {done} are done" if done else "")
         )
         if stages := sorted({stage for member in waiting for stage in trainings.left_out(member.config)}):
             progress.say(f"{', '.join(stages)}: only for members that get a run of their own (log.member_runs)")
@@ -358,11 +382,7 @@ def _in_step(of: _Open, members: list[Member], made: list[groups.Group]) -> _Res
             of.ended.update((digests[number], outcome) for number, outcome in found.items())
 
         for group in made:
-            places = {
-                member.number: of.folders / processes.name(member)
-                for member in group.members
-                if member.digest not in of.ended
-            }
+            places = {member.number: there[member.digest] for member in group.members if member.number in busy}
             if not trainings.run(
                 group,
                 places,
@@ -380,7 +400,6 @@ def _in_step(of: _Open, members: list[Member], made: list[groups.Group]) -> _Res
 
 def _processes(of: _Open, members: list[Member], why: str) -> _Result | None:
     """Runs members as processes of their own."""
-    distributed.refuse_several(why)
 
     def overrides(member: Member) -> list[str]:
         own = [f"log.group={of.base.log.group or of.spec.name}", f"name={of.spec.name}-{member.number}"]
@@ -389,7 +408,15 @@ def _processes(of: _Open, members: list[Member], why: str) -> _Result | None:
 
     at_once = max(1, of.options.processes)
     progress.say(f"{of.spec.name}: {len(members)} members, {at_once} process{'es' * (at_once > 1)} at a time ({why})")
-    found, whole = processes.run(of.spec, members, of.folders, at_once=at_once, overrides=overrides, stop=of.stop)
+    found, whole = processes.run(
+        of.spec,
+        members,
+        kept.places(of.folders, members),
+        logs=of.folders / LOGS,
+        at_once=at_once,
+        overrides=overrides,
+        stop=of.stop,
+    )
     return _Result(members, found, []) if whole else None
 
 
@@ -437,8 +464,7 @@ def dry_run(spec: specs.Spec, *, options: Options, shared: Sequence[str] = ()) -
         print(
             f"{spec.name}: {total} members, chosen one batch after the other by what came of those before; the first:"
         )
-        asked = bayes.Chooser(spec, seed=options.seed).ask(min(total, _batch(spec, base, options)))
-        members = outcomes.members_of(spec, [each.choice for each in asked], shared=shared)
+        members = _first(spec, options, base=base, shared=shared)
     names = [each.name for each in spec.parameters]
     title = f"{spec.name}: {len(members)} members{f', the first {_SHOWN}' if len(members) > _SHOWN else ''}"
     rows: list[tuple[Any, ...]] = [
@@ -541,8 +567,9 @@ def _member_runs(of: _Open, members: Sequence[Member], everyone: Sequence[Member
 
     False after a stop.
     """
-    for member in members:
-        place, config = of.folders / processes.name(member), _named(of, member)
+    there = kept.places(of.folders, everyone)
+    for member in kept.distinct(members):
+        place, config = there[member.digest], _named(of, member)
         repeats = outcomes.command_of(of.spec, member.choice, shared=of.shared)
         if member.digest not in of.known and member.digest not in of.ended:
             continue
@@ -555,11 +582,11 @@ def _member_runs(of: _Open, members: Sequence[Member], everyone: Sequence[Member
         folder.write_text(place / folder.CONFIG, dump_yaml(config))  # it may be logged in another way now
         if not job(config, place, command=repeats, job_type=loop.MEMBER)["finished"]:
             return False
-    chosen = {member.number for member in members}
-    for member in everyone:
-        if member.number in chosen or member.digest not in of.ended:
+    chosen = {member.digest for member in members}
+    for member in kept.distinct(everyone):
+        if member.digest in chosen or member.digest not in of.ended:
             continue
-        place = of.folders / processes.name(member)  # it was there to go on from
+        place = there[member.digest]  # it was there to go on from
         if not (place / folder.SUMMARY).exists():
             shutil.rmtree(place, ignore_errors=True)
     return True

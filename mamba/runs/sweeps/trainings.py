@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from mamba import members as mem
 from mamba import passing, placement
 from mamba.meta import constraints, derivatives, growth, lockstep, optimise, systems, vector
 from mamba.runs import checkpoint, distributed, evaluation, folder, restoration, training
-from mamba.runs.config import RunConfig, dump_yaml
+from mamba.runs.config import SERVICES, RunConfig, dump_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.job import Fitted, Job, out_of_memory, platform
 from mamba.runs.sweeps import batches, outcomes
@@ -110,8 +112,10 @@ def run(
             for member, home in zip(some, homes, strict=True):
                 config, place = named(member), places[member.number]
                 # The same member may be at work elsewhere, in a part of the sweep.
-                held = folder.open_folder(place, dump_yaml(config), allow_config_change=True)
-                files.enter_context(held).claim()
+                held = files.enter_context(folder.open_folder(place, dump_yaml(config), allow_config_change=True))
+                if any(re.split("[.:]", line)[0] not in SERVICES for line in held.changes):
+                    _begin_anew(place)
+                held.claim()
                 at_work.append(_opened(config, shared, home, place))
                 files.callback(at_work[-1].metrics.close)
                 told(int(at_work[-1].state.step))
@@ -401,6 +405,13 @@ def _opened(config: RunConfig, shared: _Shared, home: int, path: Path) -> _Membe
         return row.get("stage") == training.STAGE and row.get("meta_step", done) < done
 
     return _Member(job, trainer, state, path, folder.open_metrics(path / folder.METRICS, keep=stays))
+
+
+def _begin_anew(place: Path) -> None:
+    """Removes what a run of other settings left."""
+    shutil.rmtree(place / folder.CHECKPOINTS, ignore_errors=True)
+    for name in (folder.METRICS, folder.SUMMARY):
+        (place / name).unlink(missing_ok=True)
 
 
 def _trained(

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -61,6 +62,12 @@ def ran(path, of, *, options=THREE, shared=(), changed=False):
     return sweep.sweep(of, path, options=options, shared=shared, command=command, allow_config_change=changed)
 
 
+def folder_of(path, number):
+    """The run folder that was made for a member of this number."""
+    (found,) = (path / kept.FOLDERS).glob(f"{number:06d}-*")
+    return found
+
+
 def values_of(path):
     arrays = folder.read_arrays(path / kept.MEMBERS)
     return dict(zip(arrays["members"].tolist(), arrays["values"], strict=True))
@@ -83,7 +90,7 @@ def test_a_sweep_leaves_what_it_promises(swept):
     best = min(rows, key=lambda row: row["simulation/polarisation"])["member"]
     assert swept.summary["best"][0] == best
     # The best have run folders with a report; the batches are gone.
-    assert (swept.path / kept.FOLDERS / f"{best:06d}" / folder.REPORT / "index.html").is_file()
+    assert (folder_of(swept.path, best) / folder.REPORT / "index.html").is_file()
     assert not (swept.path / kept.PARTS).exists()
 
 
@@ -470,9 +477,11 @@ def test_a_file_in_another_order_finds_the_results_of_every_member(copied, monke
     found = {json.dumps(row["settings"], sort_keys=True): row["simulation/polarisation"] for row in before}
     assert {json.dumps(row["settings"], sort_keys=True): row["simulation/polarisation"] for row in after} == found
     assert len(set(found.values())) > 4  # not a table of equal numbers
-    # The run folder of the best is that of the member which has its number now.
+    # The best has the run folder that it had, under the number that it had.
     best = json.loads((copied / folder.SUMMARY).read_text())["best"][0]
-    config = load_config(str(copied / kept.FOLDERS / f"{best:06d}" / folder.CONFIG), [])
+    (place,) = (path for path in (copied / kept.FOLDERS).iterdir() if path.name[0] == "0")
+    assert not place.name.startswith(f"{best:06d}")
+    config = load_config(str(place / folder.CONFIG), [])
     settings = after[best]["settings"]
     assert config.seed == settings["seed"]
     assert config.recommenders["home"].config.sharpness == settings["recommenders.home.sharpness"]
@@ -565,6 +574,8 @@ def test_members_that_are_processes_are_collected(tmp_path, monkeypatch):
         def __init__(self, words, file, environment):
             started.append(words)
             place = words[words.index("--run_dir") + 1]
+            config = load_config(words[4], [word[2:] for word in words[5 : words.index("--run_dir")]])
+            folder.write_text(f"{place}/{folder.CONFIG}", dump_yaml(config))
             rate = float(next(word for word in words if "learning_rate" in word).split("=")[1])
             self.returncode = 0 if rate < 0.3 else 7
             if self.returncode == 0:
@@ -602,27 +613,88 @@ def test_members_that_are_processes_are_collected(tmp_path, monkeypatch):
     report.write_report(tmp_path / "made")
 
 
-@pytest.mark.parametrize(("code", "frozen"), [(-signal.SIGTERM, False), (0, False), (-signal.SIGKILL, True), (3, True)])
-def test_a_process_that_was_told_to_stop_counts_for_nothing_yet(tmp_path, monkeypatch, code, frozen):
-    class Fake:
-        returncode = code
+class Ended:
+    """A process that has ended at once, and may have left something in its run folder."""
 
-        def __init__(self, words, file, environment):
-            pass
+    returncode = 0
 
-        def poll(self):
-            return self.returncode
+    def __init__(self, words, file, environment):
+        self.place = Path(words[words.index("--run_dir") + 1])
+        self.leaves()
 
-    monkeypatch.setattr(processes, "_start", Fake)
+    def leaves(self):
+        pass
+
+    def poll(self):
+        return self.returncode
+
+
+def as_processes(monkeypatch, tmp_path, ended):
+    """Members of a sweep of two seeds as processes, of which `ended` stands for each."""
+    monkeypatch.setattr(processes, "_start", ended)
     monkeypatch.setattr(processes, "_LOOK_S", 0.0)
-    of = made(parameters={"seed": {"values": [0]}})
-    run = functools.partial(
-        processes.run, of, sweep.planned(of, sweep.Options()), tmp_path, at_once=1, overrides=lambda member: []
-    )
+    of = made(parameters={"seed": {"values": [0, 1, 0]}})  # the third has the results of the first
+    members = sweep.planned(of, sweep.Options())
+    places = kept.places(tmp_path, members)
+    run = functools.partial(processes.run, of, members, places, logs=tmp_path, at_once=1, overrides=lambda member: [])
+    return members, places, run
+
+
+@pytest.mark.parametrize("code", [-signal.SIGTERM, 0])
+def test_a_process_that_was_told_to_stop_counts_for_nothing_yet(tmp_path, monkeypatch, code):
+    _, _, run = as_processes(monkeypatch, tmp_path, type("Told", (Ended,), {"returncode": code}))
+    asked = iter([False, True])
+    assert run(stop=lambda: next(asked)) == ({}, False)  # so was the sweep
     found, whole = run(stop=lambda: False)
-    assert whole is frozen and [each.frozen for each in found.values()] == [True] * frozen
-    asked = iter([False, True])  # all had ended when the signal came
-    assert run(stop=lambda: next(asked))[1] is False
+    assert whole and [each.frozen for each in found.values()] == [True] * 3
+    assert found[0].why.startswith("exit code -15" if code else "it was told to stop")
+
+
+def test_members_of_one_digest_are_one_process(tmp_path, monkeypatch):
+    started = []
+
+    class Finishes(Ended):
+        def leaves(self):
+            started.append(self.place.name)
+            member = next(each for each in members if places[each.digest] == self.place)
+            folder.write_text(self.place / folder.CONFIG, dump_yaml(member.config))
+            folder.write_json(self.place / folder.SUMMARY, {"finished": True})
+            folder.write_text(self.place / folder.METRICS, "")
+
+    members, places, run = as_processes(monkeypatch, tmp_path, Finishes)
+    found, whole = run(stop=lambda: False)
+    assert whole and sorted(found) == [0, 1, 2] and not any(each.frozen for each in found.values())
+    assert [name[:6] for name in started] == ["000000", "000001"]
+    assert run(stop=lambda: False)[1] and len(started) == 2  # what is finished is not run again
+
+
+def test_a_run_of_other_settings_is_no_result_and_is_not_removed(tmp_path, monkeypatch):
+    class Edited(Ended):
+        """The file that all members start from was changed since the sweep was planned."""
+
+        def leaves(self):
+            folder.write_text(self.place / folder.CONFIG, dump_yaml(load_config("smoke", ["seed=9"])))
+            folder.write_json(self.place / folder.SUMMARY, {"finished": True})
+            folder.write_text(self.place / folder.METRICS, "")
+
+    _, places, run = as_processes(monkeypatch, tmp_path, Edited)
+    found, whole = run(stop=lambda: False)
+    assert whole and found[0].frozen and found[0].why == "smoke was changed while the sweep ran"
+    assert all((place / folder.SUMMARY).is_file() for place in places.values())
+    # Without its configuration nobody knows whose a summary is.
+    for place in places.values():
+        (place / folder.CONFIG).unlink()
+    with pytest.raises(UserError, match="is not a run folder"):
+        run(stop=lambda: False)
+
+
+def test_a_member_that_is_at_work_elsewhere_starts_no_process(tmp_path, monkeypatch):
+    members, places, run = as_processes(monkeypatch, tmp_path, Ended)
+    held = folder.open_folder(places[members[0].digest], "seed: 9\n")
+    with held as opened, pytest.raises(UserError, match="another process"):
+        opened.claim()
+        run(stop=lambda: False)
+    assert folder.read_text(places[members[0].digest] / folder.CONFIG) == "seed: 9\n"
 
 
 def test_the_slurm_script_runs_its_part_and_requeues_what_is_not_done(tmp_path):

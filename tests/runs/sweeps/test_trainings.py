@@ -334,7 +334,7 @@ def test_the_best_members_get_runs_of_their_own_that_go_on_where_they_are(tmp_pa
     summary = ran(tmp_path / "made", made(), shared=shared)
     curve = [(step, row["meta/utility"]) for step, row in logged if "meta/utility" in row]
     assert [step for step, _ in curve] == [0, 1, 2]  # also of what was trained in the sweep
-    place = tmp_path / "made" / kept.FOLDERS / f"{summary['best'][0]:06d}"
+    (place,) = (tmp_path / "made" / kept.FOLDERS).glob(f"{summary['best'][0]:06d}-*")
     there = folder.load_run(place)
     assert there.summary["stages"] == ["evaluation", "second_order", "training"]
     again = outcomes.of_rows("train", there.metrics).rows
@@ -355,25 +355,35 @@ def test_the_command_line_plans_trainings(tmp_path, monkeypatch, capsys):
 def test_a_member_that_is_at_work_elsewhere_is_refused(tmp_path):
     of, path = made(parameters={"seed": {"values": [0]}}), tmp_path / "made"
     sweep.claim_for_parts(of, path, options=sweep.Options())
-    member = folder.open_folder(path / kept.FOLDERS / "000000", "name: elsewhere\n")
-    with member, pytest.raises(UserError, match="another process"):
+    (place,) = kept.places(path / kept.FOLDERS, sweep.planned(of, sweep.Options())).values()
+    with folder.open_folder(place, "name: elsewhere\n") as held, pytest.raises(UserError, match="another process"):
+        held.claim()
         ran(path, of)
+    assert folder.read_text(place / folder.CONFIG) == "name: elsewhere\n"
 
 
-def test_a_member_does_not_go_on_from_the_folder_of_another(trained, tmp_path, monkeypatch):
-    """Two members that changed places: what each left in training is not the other's."""
-    place = tmp_path / "made"
-    shutil.copytree(trained.path, place)
+def test_a_member_finds_its_folder_and_no_other(tmp_path, monkeypatch):
+    """Members that change places go on from what each left in training; what a run of other settings left counts for nothing."""
+    path, opened = tmp_path / "made", {}
+    first = sweep.planned(made(), sweep.Options())
+    for member, place in zip(first, kept.places(path / kept.FOLDERS, first).values(), strict=True):
+        folder.write_text(place / folder.CONFIG, dump_yaml(member.config))
+        (place / folder.CHECKPOINTS).mkdir()
+    stranger = kept.places(path / kept.FOLDERS, first)[first[3].digest]
+    folder.write_text(stranger / folder.CONFIG, dump_yaml(load_config("smoke", ["seed=9"])))
+
+    def seen(config, shared, home, place):
+        opened[config.meta.learning_rate, config.seed] = (place.name[:6], (place / folder.CHECKPOINTS).exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainings, "_opened", seen)
     swapped = made(parameters=dict(reversed(PARAMETERS.items())))
-    config = load_config("smoke", [*TINY, *QUICK, "seed=9"])
-    folder.write_text(place / kept.FOLDERS / "000001" / folder.CONFIG, dump_yaml(config))
-    monkeypatch.setattr(trainings, "run", lambda *given, **more: True)
-    ran(place, swapped)
-    assert not (place / kept.FOLDERS / "000001").exists()
-    before, after = (_by_settings(path) for path in (trained.path, place))
-    assert before == after
-
-
-def _by_settings(path):
-    rows = [json.loads(line) for line in (path / kept.TABLE).read_text().splitlines()]
-    return {json.dumps(row["settings"], sort_keys=True): row["evaluation/utility"] for row in rows}
+    sweep.claim_for_parts(swapped, path, options=sweep.Options())
+    for number in range(4):
+        part = sweep.Options(per_batch=1, part=(number, 4))
+        with pytest.raises(KeyboardInterrupt):
+            ran(path, swapped, options=part)
+    found = {(member.config.meta.learning_rate, member.config.seed): f"{member.number:06d}" for member in first}
+    assert {settings: number for settings, (number, _) in opened.items()} == found
+    last = (first[3].config.meta.learning_rate, first[3].config.seed)
+    assert [settings for settings, (_, goes_on) in opened.items() if not goes_on] == [last]
