@@ -107,7 +107,11 @@ def uniforms(key: Array, shape: tuple[int, ...]) -> Array:
     if not _written_out(key) or not shape:
         return _unit(jax.random.bits(key, shape, "uint32"))
     words = jax.random.key_data(key)
-    place = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+    # Counted along each axis, not in one row that takes shape then: devices that an axis is split over count their own.
+    place = jnp.zeros(shape, jnp.uint32)
+    for axis in range(len(shape)):
+        along = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        place = place + along * np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
     return stored(lambda words, place: _unit(_threefry(words, place)), words, place)
 
 

@@ -26,17 +26,31 @@ def draw(mass: Array, uniform: Array) -> Array:
     """
     # A sum in parallel may fall by a rounding error from one item to the next, where both searches must agree.
     below = jax.lax.cummax(jnp.cumsum(jax.lax.stop_gradient(mass)))
-    marks = uniform.ravel() * below[-1]
+    marks = uniform * below[-1]
     # Every round trip to an accelerator costs more than the rounds that it would save, and so does a guide on every device that
     # users are split over.
     guided = jax.default_backend() == "cpu" and not placement.users_are_split()
     search = _guided_search if guided else _search
-    return jnp.clip(search(below, marks), 0, mass.shape[0] - 1).reshape(uniform.shape).astype(jnp.int32)
+    return jnp.clip(search(below, marks), 0, mass.shape[0] - 1)
 
 
 def _search(below: Array, marks: Array) -> Array:
-    """How many of the ascending `below [M]` are at most each of `marks [N]`, by bisection of all of them."""
-    return jnp.searchsorted(below, marks, side="right")
+    """How many of the ascending `below [M]` are at most each of `marks`, by bisection of all of them.
+
+    As `jnp.searchsorted`, which makes one row of the marks: then devices that users are split over all search for everybody.
+    """
+    size = below.shape[0]
+    bracket = (jnp.zeros(marks.shape, jnp.int32), jnp.full(marks.shape, size, jnp.int32))
+    return jax.lax.fori_loop(0, size.bit_length(), lambda _, bracket: _halve(below, marks, bracket), bracket)[0]
+
+
+def _halve(below: Array, marks: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    """One round of a bisection: how many are at most each mark lies between the ends of its bracket."""
+    low, high = bracket
+    middle = (low + high) >> 1
+    later = below[jnp.minimum(middle, below.shape[0] - 1)] <= marks
+    wide = low < high
+    return jnp.where(wide & later, middle + 1, low), jnp.where(wide & ~later, middle, high)
 
 
 def _guided_search(below: Array, marks: Array) -> Array:
@@ -58,14 +72,8 @@ def _guided_search(below: Array, marks: Array) -> Array:
     def unsettled(bracket: tuple[Array, Array]) -> Array:
         return jnp.any(bracket[0] < bracket[1])
 
-    def halve(bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bracket
-        middle = (low + high) >> 1
-        later = below[jnp.minimum(middle, size - 1)] <= marks
-        wide = low < high
-        return jnp.where(wide & later, middle + 1, low), jnp.where(wide & ~later, middle, high)
-
-    return jax.lax.while_loop(unsettled, halve, (before[own], before[own + 1]))[0]
+    bracket = (before[own], before[own + 1])
+    return jax.lax.while_loop(unsettled, lambda bracket: _halve(below, marks, bracket), bracket)[0]
 
 
 def propose(view: View, ids: Array, mass: Array) -> Proposal:

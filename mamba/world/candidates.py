@@ -9,6 +9,7 @@ in which attention is linear. One packed gather then fetches the rows of all can
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -125,11 +126,19 @@ def gather_planes(table: Array, ids: Array) -> Array:
 
     The planes are stored: otherwise every loop that reads one picks it out of gathered rows, a cache line for each number.
     """
-    if jax.default_backend() != "cpu" or placement.users_are_split():
+    if jax.default_backend() != "cpu":
         return stored(_planes, table, ids)
     # Column by column, because a column stays in a core's cache where the whole table does not; those that nobody reads go.
-    # It takes another table, which the devices that users are split over do not have room for.
-    return jnp.stack([stored(_plane, column, ids) for column in stored(jnp.transpose, table)])
+    if placement.users_are_split():
+        # One at a time: the devices that users are split over do not have room for another table.
+        columns = [stored(functools.partial(_column, at=at), table) for at in range(table.shape[1])]
+    else:
+        columns = list(stored(jnp.transpose, table))
+    return jnp.stack([stored(_plane, column, ids) for column in columns])
+
+
+def _column(table: Array, *, at: int) -> Array:
+    return table[:, at]
 
 
 def _planes(table: Array, ids: Array) -> Array:
