@@ -289,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     kept = given.folder / "results.json"
     results: list[Task] = json.loads(kept.read_text()) if kept.exists() else []
-    for task in tasks(quick=given.quick):
+    wanted = tasks(quick=given.quick)
+    for task in wanted:
         if any(task.items() <= each.items() for each in results):
             continue
         print(f"{task} ...", file=sys.stderr, flush=True)
@@ -299,8 +300,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         results.append(task | told)
         kept.write_text(json.dumps(results, indent=1))
-    pictures(results, given.folder / "pictures.html")
-    print(tables(results))
+    shown = [each for task in wanted for each in results if task.items() <= each.items()]
+    pictures(shown, given.folder / "pictures.html")
+    print(tables(shown))
 
 
 if __name__ == "__main__":
