@@ -194,8 +194,12 @@ time.sleep(300)
     def stop():
         return all(file.is_file() and file.read_text() == "begun" for file in files)
 
-    spec, members = SimpleNamespace(job="train", source="smoke"), [SimpleNamespace(number=n) for n in range(3)]
-    found, every = processes.run(spec, members, tmp_path, at_once=2, overrides=lambda member: [], stop=stop)
+    spec = SimpleNamespace(job="train", source="smoke")
+    members = [SimpleNamespace(number=n, digest=f"{n:06d}") for n in range(3)]
+    places = {member.digest: tmp_path / member.digest for member in members}
+    found, every = processes.run(
+        spec, members, places, logs=tmp_path / "logs", at_once=2, overrides=lambda member: [], stop=stop
+    )
     assert (found, every) == ({}, False)
     assert [file.read_text() for file in files] == ["saved", "saved"]
     assert not (tmp_path / "000002.txt").exists()  # none was begun after the signal
