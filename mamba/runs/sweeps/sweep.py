@@ -138,9 +138,8 @@ def sweep(
     base = load_config(spec.source, [*spec.fixed, *shared])
     members = planned(spec, options, shared=shared)
     mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
-    made = usable(
-        spec, options, mine, base=base, shared=shared
-    )  # before the folder is this sweep's, and what it held is dropped
+    # Before the folder is this sweep's, and what it held is dropped.
+    made = usable(spec, options, mine, base=base, shared=shared)
     text = to_yaml(_described(spec, options, base))
     place = Path(path)
     if options.part is not None:
