@@ -379,6 +379,8 @@ def _sweep(parsed: argparse.Namespace) -> None:
     read = spec.load(parsed.file)
     options = sweep.Options(parsed.count, parsed.sweep_seed, parsed.members_per_batch, parsed.part, parsed.processes)
     use_compilation_cache()
+    if parsed.processes:
+        _leave_memory_to_others()
     use_devices(parsed.devices)
     _join_processes(parsed)
     _check_devices(parsed.devices)
@@ -444,6 +446,11 @@ def _without_option(words: Sequence[str], name: str) -> list[str]:
         elif not word.startswith(f"{name}="):
             kept.append(word)
     return kept
+
+
+def _leave_memory_to_others() -> None:
+    """Lets this process and those that it starts take memory of an accelerator as they need it; the first would take most of it."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _join_processes(parsed: argparse.Namespace) -> None:

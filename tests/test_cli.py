@@ -113,6 +113,25 @@ def test_a_sweep_records_a_command_that_runs(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "other").exists()  # the file of its part says whether that is done
 
 
+def test_members_that_are_processes_share_the_memory_of_an_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mamba.runs.sweeps import sweep
+
+    variable = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.setenv(variable, "true")  # what is said stays, and is put back after the test
+    seen: list[str | None] = []
+    monkeypatch.setattr(
+        sweep, "sweep", lambda *given, **named: seen.append(os.environ.get(variable)) or {"finished": 0}
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "sharpness", "--processes=2"]) == 0
+    monkeypatch.delenv(variable)
+    assert cli.main(["sweep", "sharpness"]) == 0
+    assert cli.main(["sweep", "sharpness", "--processes=2"]) == 0
+    assert seen == ["true", None, "false"]
+
+
 def test_a_run_that_was_told_to_stop_says_so_in_its_folder_until_one_ends(runs: list[Any], tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"finished": true}')  # of an earlier job
     assert cli.main(["train", "smoke", "--run_dir", str(tmp_path), "--name=stopped"]) == 0

@@ -142,6 +142,13 @@ def agreed(stop: Callable[[], bool]) -> Callable[[], bool]:
     return lambda: bool(np.any(multihost_utils.process_allgather(np.asarray(stop()))))
 
 
+def least(value: float) -> float:
+    """The least of what all processes have; all must ask at the same places."""
+    if jax.process_count() == 1:
+        return value
+    return float(np.min(multihost_utils.process_allgather(np.asarray(value))))
+
+
 def mine(members: mem.Members) -> mem.Members:
     """The members of this process, as many as every other one has: dealt out like cards, the last one again where some lack."""
     processes, total = jax.process_count(), len(members.keys)

@@ -180,7 +180,8 @@ class Fitted:
         # Members in worlds of their own have more leaves than those in the world of the inputs.
         which = jax.tree.structure(members)
         if which not in self._made:
-            limit = _SHARE * free_memory()
+            # Chunks of one size, so that processes meet after each of them.
+            limit = distributed.least(_SHARE * free_memory())
             try:
                 self._made[which] = mem.compiled(self._evaluate, self._inputs, members, chunk=self._chunk, limit=limit)
             except ValueError as error:

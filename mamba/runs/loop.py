@@ -197,7 +197,7 @@ def _closed(
         stage.check(job)
     for name in job.config.evaluation.transfer:
         evaluation.elsewhere(job.config, name)  # refused now, not after hours of training
-    trainer = training.trainer_of(job)
+    trainer = training.trainer_of(job, stop=stop)
     state = optimise.start(trainer)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
     state = state if restored is None else restored.tree
@@ -409,7 +409,10 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
     state = training.train(job, trainer, of.state, path=of.path, metrics=of.metrics, tracker=of.tracker, stop=of.stop)
     if of.stop():
         return None
-    state, kept = _restored(of, trainer, state)
+    try:
+        state, kept = _restored(of, trainer, state)
+    except stops.Stopped:
+        return None
     measured = _evaluate(of, trainer, state)
     if measured is None:
         return None
@@ -455,7 +458,11 @@ def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[st
 def _restored(
     of: _Open, trainer: optimise.Trainer, state: optimise.TrainingState
 ) -> tuple[optimise.TrainingState, dict[str, Any] | None]:
-    """The levers that are deployed, and what is told of them; None where nothing was trained or is to be kept."""
+    """The levers that are deployed, and what is told of them; None where nothing was trained or is to be kept.
+
+    Raises:
+        Stopped: a signal arrived.
+    """
     state, told = restoration.restored(of.job, trainer, state)
     if told is not None:
         step, row = int(state.step), restoration.row(told)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
+from mamba import members as mem
 from mamba.runs import progress
 
 
@@ -33,3 +36,20 @@ def counted(meter: progress.Meter, stop: Callable[[], bool], *, total: int) -> C
             heed(stop)
 
     return done
+
+
+def between_chunks(
+    evaluate: Callable[[mem.Members, Callable[[int], None]], np.ndarray], stop: Callable[[], bool]
+) -> Callable[..., np.ndarray]:
+    """`evaluate`, left between two of its chunks when a signal asks for it: then `Stopped` is raised, and its values are lost."""
+
+    def leaving(members: mem.Members, done: Callable[[int], None] | None = None) -> np.ndarray:
+        def told(finished: int) -> None:
+            if done is not None:
+                done(finished)
+            if finished < len(members.keys):
+                heed(stop)
+
+        return evaluate(members, told)
+
+    return leaving

@@ -14,7 +14,7 @@ import numpy as np
 from mamba import passing, policies
 from mamba.meta import growth, optimise, players, vector
 from mamba.objectives import NAMES
-from mamba.runs import checkpoint, folder, progress
+from mamba.runs import checkpoint, folder, progress, stops
 from mamba.runs.config import RunConfig, to_mapping
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job, out_of_memory
@@ -25,8 +25,15 @@ from mamba.types import Levers
 STAGE = "training"
 
 
-def trainer_of(job: Job, *, kernels: optimise.Kernels | None = None) -> optimise.Trainer:
-    """The trainer that a configuration asks for; `kernels` are derivatives that it shares with others.
+def trainer_of(
+    job: Job, *, kernels: optimise.Kernels | None = None, stop: Callable[[], bool] | None = None
+) -> optimise.Trainer:
+    """The trainer that a configuration asks for.
+
+    Args:
+        job: the configuration, ready to run.
+        kernels: derivatives that it shares with others.
+        stop: whether a signal asks to stop; then evaluations are left between two chunks, with `Stopped`.
 
     Raises:
         UserError: settings that contradict each other.
@@ -37,7 +44,7 @@ def trainer_of(job: Job, *, kernels: optimise.Kernels | None = None) -> optimise
             job.inputs,
             job.config.meta,
             steps=job.config.steps,
-            evaluate=job.evaluate,
+            evaluate=job.evaluate if stop is None else stops.between_chunks(job.evaluate, stop),
             key=stream(job.key, STAGE),
             own=players.own_metrics(job.ecosystem, job.config.sensitivities.own),
             kernels=kernels,
@@ -61,8 +68,22 @@ def train(
     tracker: Tracker,
     stop: Callable[[], bool],
 ) -> optimise.TrainingState:
-    """Meta-steps until all are done or a signal asks to stop; every state that is left behind is saved."""
+    """Meta-steps until all are done or a signal asks to stop; every state that is left behind is saved.
+
+    A meta-step that a signal ends between two chunks of its evaluations is lost; the state before it is saved.
+    """
     config = job.config
+
+    def save(state: optimise.TrainingState) -> None:
+        checkpoint.save(
+            path / folder.CHECKPOINTS,
+            int(state.step),
+            state,
+            described(config),
+            keep=config.checkpoint.keep,
+            run_id=folder.run_id(path),
+        )
+
     total, begun = config.meta.steps, int(state.step)
     if begun >= total:
         return state
@@ -74,6 +95,10 @@ def train(
             passed = open_blocks
             try:
                 state, told = optimise.step(trainer, state)
+            except stops.Stopped:
+                if index > begun and index % config.checkpoint.every:
+                    save(state)
+                return state
             except ValueError as error:
                 raise UserError(f"meta: {error}") from error
             except jax.errors.JaxRuntimeError as error:
@@ -94,14 +119,7 @@ def train(
             tracker.log(index, {**logged, "perf/seconds_per_meta_step": time.perf_counter() - clock})
             last = index + 1 == total
             if last or (index + 1) % config.checkpoint.every == 0 or stop():
-                checkpoint.save(
-                    path / folder.CHECKPOINTS,
-                    index + 1,
-                    state,
-                    described(config),
-                    keep=config.checkpoint.keep,
-                    run_id=folder.run_id(path),
-                )
+                save(state)
             meter.advance(1, utility=told.utility)
     return state
 

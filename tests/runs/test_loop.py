@@ -155,6 +155,30 @@ def terminated(trainer, state):
     return step(trainer, state)
 optimise.step = terminated
 """
+TERMINATED_AFTER_A_CHUNK_OF = """
+import os, signal, sys
+from mamba import members
+from mamba.meta import optimise, restore
+from mamba.runs import restoration
+chunks, state_at = members.in_chunks, []
+def in_chunks(run, inputs, some, *, chunk, done):
+    def told(finished):
+        if state_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert finished < len(some.keys), "the evaluation has but one chunk"
+        done(finished)
+    return chunks(run, inputs, some, chunk=chunk, done=told)
+members.in_chunks = in_chunks
+def watched(function):
+    def call(*given, **named):
+        if %s:
+            state_at.append(True)
+        return function(*given, **named)
+    return call
+optimise.step, restore.restored = watched(optimise.step), watched(restore.restored)
+"""
+IN_THE_THIRD_STEP = "function.__name__ == 'step' and int(given[1].step) == 2"
+IN_THE_RESTORATION = "function.__name__ == 'restored'"
 FULL_DISK_IN_THE_THIRD_SAVE = """
 import resource, sys
 from mamba.runs import checkpoint
@@ -235,6 +259,23 @@ def test_a_termination_signal_saves_within_one_chunk_and_a_full_disk_takes_nothi
     result = _run(folder, cache, *overrides)
     assert result.returncode == 0, result.stderr
     assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow  # compiles for smaller chunks; `test_stops` has the rule
+def test_an_evaluation_is_left_after_a_chunk_with_the_state_before_it_saved(cache, tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    few = ["--chunk=2", "--evaluation.seeds=6"]
+    assert _run(whole, cache, *few).returncode == 0
+    for when, taken in ((IN_THE_THIRD_STEP, 2), (IN_THE_RESTORATION, 4)):
+        result = _harmed(TERMINATED_AFTER_A_CHUNK_OF % when, folder, cache, *few)
+        assert result.returncode == 0, result.stderr
+        assert "stopped in good order; the same command continues" in result.stderr
+        stages = [row["stage"] for row in load_run(folder).metrics]
+        assert stages == ["interactions", *["training"] * taken]
+        assert _checkpoints(folder)[-1] == f"{taken:010}"
+    assert _run(folder, cache, *few).returncode == 0
+    for name in ("metrics.jsonl", "interactions.npz"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.parametrize(

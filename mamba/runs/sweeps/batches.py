@@ -62,7 +62,8 @@ def plan(group: Group, *, per_batch: int, done: frozenset[int] = frozenset()) ->
     bytes_ = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(group.populations[0]))
     # A power of two: then groups with a few populations more or less share a program.
     several = 2 ** math.ceil(math.log2(len(group.populations)))
-    room = max(1, int(min(several, _POPULATIONS * free_memory() / max(bytes_, 1))))
+    free = distributed.least(free_memory())
+    room = max(1, int(min(several, _POPULATIONS * free / max(bytes_, 1))))
     slabs = []
     for begin in range(0, len(group.populations), room):
         some = list(range(begin, min(begin + room, len(group.populations))))

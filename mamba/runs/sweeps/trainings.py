@@ -25,7 +25,7 @@ from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba import passing, placement
 from mamba.meta import constraints, derivatives, growth, lockstep, optimise, systems, vector
-from mamba.runs import checkpoint, distributed, evaluation, folder, restoration, training
+from mamba.runs import checkpoint, distributed, evaluation, folder, restoration, stops, training
 from mamba.runs.config import SERVICES, RunConfig, dump_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.job import Fitted, Job, out_of_memory, platform
@@ -101,7 +101,7 @@ def run(
     parts = [waiting[begin : begin + size] for begin in range(0, len(waiting), size)]
     if not parts:
         return True
-    shared = _shared(group, size=size, homes=_most_homes(group, parts), programs=programs)
+    shared = _shared(group, size=size, homes=_most_homes(group, parts), programs=programs, stop=stop)
     for part in parts:
         if stop():
             return False
@@ -182,6 +182,7 @@ class _Shared:
         """
         config, self.ecosystem = group.members[0].config, group.ecosystem
         self._group, self._homes = group, homes
+        self._stop: Callable[[], bool] = lambda: False
         system, steps, how = systems.platform(self.ecosystem), config.steps, mem.layout()
         system = system._replace(at_once=max(1, system.at_once // size))
 
@@ -206,9 +207,9 @@ class _Shared:
         self._ask_slope = lockstep.asking(self._answer(self._slope), order=1)
         self._ask_rollouts = lockstep.asking(self._evaluated, order=2)
 
-    def serve(self, group: Group) -> None:
-        """From now on the members of another group of the same program."""
-        self._group = group
+    def serve(self, group: Group, stop: Callable[[], bool]) -> None:
+        """From now on the members of another group of the same program; their evaluations heed `stop` after every chunk."""
+        self._group, self._stop = group, stop
 
     def settle(self, homes: Sequence[int]) -> list[int]:
         """Brings the populations of a batch to the device; gives the place of each of `homes` among them."""
@@ -259,7 +260,7 @@ class _Shared:
         groups = [members for (members,) in calls]
         ends = np.cumsum([len(members.keys) for members in groups])[:-1]
         assert self._fitted is not None
-        return np.split(self._fitted(mem.join(*groups)), ends)
+        return np.split(stops.between_chunks(self._fitted, self._stop)(mem.join(*groups)), ends)
 
     def _answer(self, kernel: lockstep.SideBySide) -> lockstep.Answer:
         """The answers of a kernel, shared out over the processes; out of memory, it says what to do."""
@@ -285,14 +286,14 @@ class _Shared:
         return answer
 
 
-def _shared(group: Group, *, size: int, homes: int, programs: Programs) -> _Shared:
-    """What the members of a group share, compiled before where it can be."""
+def _shared(group: Group, *, size: int, homes: int, programs: Programs, stop: Callable[[], bool]) -> _Shared:
+    """What the members of a group share, compiled before where it can be; `stop` says whether a signal asks to stop."""
     which = (group.program, size, homes)
     if which not in programs:
         programs.clear()
         gc.collect()  # what asks refers to whom it asks
         programs[which] = _Shared(group, size=size, homes=homes)
-    programs[which].serve(group)
+    programs[which].serve(group, stop)
     return programs[which]
 
 
@@ -418,11 +419,22 @@ def _trained(
     members: Sequence[_Member], *, told: Callable[[int], None], stop: Callable[[], bool]
 ) -> list[Outcome] | None:
     """Trains, restores and evaluates members in step; None after a stop, with everything saved."""
+    try:
+        return _to_the_end(members, told=told, stop=stop)
+    except stops.Stopped:
+        for each in members:
+            each.save()
+        return None
+
+
+def _to_the_end(members: Sequence[_Member], *, told: Callable[[int], None], stop: Callable[[], bool]) -> list[Outcome]:
+    """Trains, restores and evaluates members in step.
+
+    Raises:
+        Stopped: a signal arrived; a meta-step or evaluation that it ended between two chunks is lost.
+    """
     while busy := [each for each in members if each.busy]:
-        if stop():
-            for each in members:
-                each.save()
-            return None
+        stops.heed(stop)
         steps = [functools.partial(optimise.step, each.trainer, each.state) for each in busy]
         for each, found in zip(busy, lockstep.together(steps), strict=True):
             if isinstance(found, Exception):
