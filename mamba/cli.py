@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "mamba-eco"
 MOST_CORES = 16
+_OF_MEMORY = 0.9  # of an accelerator, that the processes of a sweep share out
 STOPPED = ".stopped"  # in a run folder: its last command was told to stop before its end, and the same command goes on
 CHANGE = ("--allow-config-change", "--allow_config_change")
 CACHE_FROM_S = 0.3  # compilations shorter than this are not worth a file
@@ -379,8 +380,8 @@ def _sweep(parsed: argparse.Namespace) -> None:
     read = spec.load(parsed.file)
     options = sweep.Options(parsed.count, parsed.sweep_seed, parsed.members_per_batch, parsed.part, parsed.processes)
     use_compilation_cache()
-    if parsed.processes:
-        _leave_memory_to_others()
+    if parsed.processes or read.job != "simulate":  # of which some members may be processes of their own
+        _leave_memory_to_others(parsed.processes)
     use_devices(parsed.devices)
     _join_processes(parsed)
     _check_devices(parsed.devices)
@@ -448,9 +449,14 @@ def _without_option(words: Sequence[str], name: str) -> list[str]:
     return kept
 
 
-def _leave_memory_to_others() -> None:
-    """Lets this process and those that it starts take memory of an accelerator as they need it; the first would take most of it."""
+def _leave_memory_to_others(at_once: int) -> None:
+    """Lets this process and those that it starts take memory of an accelerator as they need it; the first would take most of it.
+
+    Processes that run `at_once` have a share each, of which they predict what fits. What the user said of either stays.
+    """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if at_once > 1:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{_OF_MEMORY / at_once:.3f}")
 
 
 def _join_processes(parsed: argparse.Namespace) -> None:

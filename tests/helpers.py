@@ -58,25 +58,9 @@ PLAIN = Mechanisms(
 
 
 # Compiling dominates these tests; code that runs for milliseconds need not be optimised.
-_HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-_OLDER_FUSIONS = {"xla_cpu_use_fusion_emitters": False}  # compiles gradients in 0.6 of the time, where XLA still has it
-
-
-@functools.cache
-def _options() -> dict:
-    hasty = _HASTY | _OLDER_FUSIONS
-    try:
-        jax.jit(lambda x: x, compiler_options=hasty).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return _HASTY
-    return hasty
-
-
-def compile(function, **settings):
-    """`jax.jit` for a program that is compiled once and runs for milliseconds."""
-    return jax.jit(function, compiler_options=_options(), **settings)
+compile = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
 
 
 def key(seed: int = KEY) -> jax.Array:

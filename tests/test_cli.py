@@ -118,18 +118,25 @@ def test_members_that_are_processes_share_the_memory_of_an_accelerator(
 ) -> None:
     from mamba.runs.sweeps import sweep
 
-    variable = "XLA_PYTHON_CLIENT_PREALLOCATE"
-    monkeypatch.setenv(variable, "true")  # what is said stays, and is put back after the test
-    seen: list[str | None] = []
-    monkeypatch.setattr(
-        sweep, "sweep", lambda *given, **named: seen.append(os.environ.get(variable)) or {"finished": 0}
-    )
+    variables = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+    seen: list[Any] = []
+    look = cli.use_devices  # called before anything is on a device
+
+    def watched(wanted: str) -> None:
+        seen.append([os.environ.get(variable) for variable in variables])
+        look(wanted)
+
+    monkeypatch.setattr(cli, "use_devices", watched)
+    monkeypatch.setattr(sweep, "sweep", lambda *given, **named: {"finished": False})
     monkeypatch.chdir(tmp_path)
+    for variable in variables:
+        monkeypatch.setenv(variable, "said")  # stays, and is put back after the test
     assert cli.main(["sweep", "sharpness", "--processes=2"]) == 0
-    monkeypatch.delenv(variable)
-    assert cli.main(["sweep", "sharpness"]) == 0
-    assert cli.main(["sweep", "sharpness", "--processes=2"]) == 0
-    assert seen == ["true", None, "false"]
+    for variable in variables:
+        monkeypatch.delenv(variable)
+    assert cli.main(["sweep", "sharpness"]) == 0  # of simulations: no process but this
+    assert cli.main(["sweep", "sharpness", "--processes=3"]) == 0
+    assert seen == [["said", "said"], [None, None], ["false", "0.300"]]
 
 
 def test_a_run_that_was_told_to_stop_says_so_in_its_folder_until_one_ends(runs: list[Any], tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def measured(*, gradient: bool):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "JAX_NUM_CPU_DEVICES": str(DEVICES),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     program = PROGRAM.format(users=USERS, steps=STEPS, gradient=gradient)
@@ -136,7 +136,7 @@ def test_split_users_give_the_same_gradient():
 
 @pytest.mark.slow
 def test_a_run_whose_users_are_split_finds_what_it_finds_otherwise(tmp_path):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     found = []
     for how in SHARDS:

@@ -180,19 +180,22 @@ class Fitted:
         # Members in worlds of their own have more leaves than those in the world of the inputs.
         which = jax.tree.structure(members)
         if which not in self._made:
-            # Chunks of one size, so that processes meet after each of them.
-            limit = distributed.least(_SHARE * free_memory())
+            limit = _SHARE * free_memory()
             try:
-                self._made[which] = mem.compiled(self._evaluate, self._inputs, members, chunk=self._chunk, limit=limit)
+                made = mem.compiled(self._evaluate, self._inputs, members, chunk=self._chunk, limit=limit)
+                # Chunks of one size, so that processes meet after each of them.
+                if (chunk := int(distributed.least(made.chunk))) < made.chunk:
+                    made = mem.compiled(self._evaluate, self._inputs, members, chunk=chunk, limit=limit)
             except ValueError as error:
                 raise UserError(f"{self._who}: {error}" if self._who else str(error)) from error
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 raise self._told(self._chunk) from error
+            self._made[which] = made
             progress.say(
-                f"rollouts go in chunks of {self._made[which].chunk}; predicted memory "
-                f"{self._made[which].bytes / 2**20:,.0f} MiB on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
+                f"rollouts go in chunks of {made.chunk}; predicted memory {made.bytes / 2**20:,.0f} MiB on "
+                f"{jax.local_device_count()} x {jax.devices()[0].device_kind}"
             )
         return self._made[which]
 

@@ -89,11 +89,12 @@ def train(
         return state
     open_blocks = _passing(job, shares_of(state))
     with progress.progress(total, "training", done=begun) as meter:
-        while int(state.step) < total and not stop():
+        while int(state.step) < total:
             index = int(state.step)
             clock = time.perf_counter()
             passed = open_blocks
             try:
+                stops.heed(stop)
                 state, told = optimise.step(trainer, state)
             except stops.Stopped:
                 if index > begun and index % config.checkpoint.every:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mamba import cli
-from mamba.runs import distributed, folder, simulation
+from mamba.runs import distributed, folder, job, simulation
 from mamba.runs.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +79,24 @@ def test_members_are_dealt_out_and_gathered_in_order(monkeypatch, total):
     assert len({len(part) for part in parts}) == 1
     monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda values: np.stack(parts)[..., None])
     np.testing.assert_array_equal(distributed.gathered(parts[0][:, None], total)[:, 0], np.arange(total))
+
+
+def test_the_smallest_chunk_of_all_processes_is_that_of_each(monkeypatch):
+    from mamba import members
+
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda own: np.stack([own, 5, 9]))
+    assert distributed.least(7) == 5 and distributed.least(4.0) == 4
+    some = members.Members(levers={}, gates=np.arange(9), learning=np.arange(9), keys=np.arange(9))
+    asked = []
+
+    def compiled(evaluate, inputs, members_, *, chunk, limit):
+        asked.append(chunk)
+        return members.Compiled(None, chunk, 0)
+
+    monkeypatch.setattr("mamba.members.compiled", compiled)
+    assert job.Fitted(None, None, chunk=8).compiled(some).chunk == 5 and asked == [8, 5]
+    assert job.Fitted(None, None, chunk=4).compiled(some).chunk == 4 and asked == [8, 5, 4]
 
 
 @pytest.mark.parametrize("total", [1, 2, 5])

@@ -125,6 +125,12 @@ def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_bits(trained, t
 
 
 @pytest.mark.slow
+def test_a_sweep_that_was_stopped_after_its_trainings_goes_on_too(trained, tmp_path, monkeypatch):
+    # The signal arrives with the first question of the restorations, whose runs are several chunks.
+    _check_stopped(trained.path, tmp_path, monkeypatch, QUICK, saved=3)
+
+
+@pytest.mark.slow
 def test_a_sweep_with_derivatives_that_was_stopped_goes_on_too(differentiated, tmp_path, monkeypatch):
     # What is measured in the second meta-step is one chunk: it is finished.
     _check_stopped(differentiated, tmp_path, monkeypatch, [], saved=2)
@@ -134,17 +140,25 @@ def _check_stopped(whole, tmp_path, monkeypatch, words, *, saved):
     def made_again():
         return made(estimator=words)
 
-    place, step = tmp_path / "made", trainings.optimise.step
+    place, step, restored = tmp_path / "made", trainings.optimise.step, trainings.restoration.restored
 
     def signalled(trainer, state):
         if int(state.step) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(trainer, state)
 
-    monkeypatch.setattr(trainings.optimise, "step", signalled)
-    assert ran(place, made_again())["finished"] is False
-    states = sorted((place / kept.FOLDERS).glob("*/checkpoints/*"))
-    assert [found.name for found in states] == [f"{saved:010}"] * 3  # the first batch
+    def signalled_later(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return restored(*given)
+
+    with monkeypatch.context() as patched:
+        if saved < 3:
+            patched.setattr(trainings.optimise, "step", signalled)
+        else:
+            patched.setattr(trainings.restoration, "restored", signalled_later)
+        assert ran(place, made_again())["finished"] is False
+    states = [sorted(found.name for found in each.iterdir()) for each in (place / kept.FOLDERS).glob("*/checkpoints")]
+    assert [found[-1] for found in states] == [f"{saved:010}"] * 3  # the first batch
     taken = []
 
     def counted(trainer, state):
