@@ -53,9 +53,16 @@ def trainer_of(
         raise UserError(f"meta.{error}") from error
 
 
-def described(config: RunConfig) -> dict[str, Any]:
-    """What a checkpoint says of the run that it is of."""
-    return {"name": config.name, "config": to_mapping(config)}
+def save(config: RunConfig, state: optimise.TrainingState, path: Path) -> None:
+    """Saves the state of a training among the checkpoints of its run folder, under the meta-step that comes next."""
+    checkpoint.save(
+        path / folder.CHECKPOINTS,
+        int(state.step),
+        state,
+        {"name": config.name, "config": to_mapping(config)},
+        keep=config.checkpoint.keep,
+        run_id=folder.run_id(path),
+    )
 
 
 def train(
@@ -73,17 +80,6 @@ def train(
     A meta-step that a signal ends between two chunks of its evaluations is lost; the state before it is saved.
     """
     config = job.config
-
-    def save(state: optimise.TrainingState) -> None:
-        checkpoint.save(
-            path / folder.CHECKPOINTS,
-            int(state.step),
-            state,
-            described(config),
-            keep=config.checkpoint.keep,
-            run_id=folder.run_id(path),
-        )
-
     total, begun = config.meta.steps, int(state.step)
     if begun >= total:
         return state
@@ -98,7 +94,7 @@ def train(
                 state, told = optimise.step(trainer, state)
             except stops.Stopped:
                 if index > begun and index % config.checkpoint.every:
-                    save(state)
+                    save(config, state, path)
                 return state
             except ValueError as error:
                 raise UserError(f"meta: {error}") from error
@@ -118,9 +114,8 @@ def train(
             logged = row(job, state, told)
             metrics.append({"stage": STAGE, "meta_step": index, **folder.plain(logged)})
             tracker.log(index, {**logged, "perf/seconds_per_meta_step": time.perf_counter() - clock})
-            last = index + 1 == total
-            if last or (index + 1) % config.checkpoint.every == 0 or stop():
-                save(state)
+            if index + 1 == total or (index + 1) % config.checkpoint.every == 0:
+                save(config, state, path)
             meter.advance(1, utility=told.utility)
     return state
 

@@ -362,15 +362,7 @@ class _Member:
         self.metrics.append({"stage": stage, "meta_step": step, **folder.plain(row)})
 
     def save(self) -> None:
-        config, step = self.job.config, int(self.state.step)
-        checkpoint.save(
-            self.path / folder.CHECKPOINTS,
-            step,
-            self.state,
-            training.described(config),
-            keep=config.checkpoint.keep,
-            run_id=folder.run_id(self.path),
-        )
+        training.save(self.job.config, self.state, self.path)
 
 
 def _unasked(*given: Any) -> Any:
