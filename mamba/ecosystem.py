@@ -126,6 +126,8 @@ def make(
         raise ValueError(f"sizes.creators = {sizes.creators} must be between 1 and users = {sizes.users}")
     if sizes.recent > sizes.lifetime:
         raise ValueError(f"sizes.recent = {sizes.recent} is beyond the lifetime {sizes.lifetime} of an item")
+    if sizes.users * sizes.outbox >= 2**31:
+        raise ValueError(f"sizes.users = {sizes.users} times outbox = {sizes.outbox} must be less than 2^31")
     if sizes.user_block < 0 or sizes.log_batch < 1:
         raise ValueError(
             f"sizes.user_block = {sizes.user_block} must be at least 0, log_batch = {sizes.log_batch} at least 1"
@@ -429,7 +431,10 @@ def _serve(
     engaged_item, engaged_weight = contagion.chosen(ids, clicked, draw=engage_draw, mode=mode)
 
     # people
-    experience = dynamics.Experience(examined, clicked, items.topics, columns, friction, block.removed, load)
+    clicked_topics = stored(lambda clicked, topics: inner(clicked[None], topics, axis=1), clicked, items.topics)
+    experience = dynamics.Experience(
+        examined, clicked, items.topics, clicked_topics, columns, friction, block.removed, load
+    )
     told = (users, block.people, experience, parameters)
     after = Users(
         opinion=dynamics.OPINION[mechanisms.opinion](*told),
@@ -451,7 +456,7 @@ def _serve(
         engaged_item=engaged_item,
         engaged_weight=engaged_weight,
         active=active,
-        clicked_topics=inner(clicked[None], items.topics, axis=1),
+        clicked_topics=clicked_topics,
         seen_topics=inner(examined[None], items.topics, axis=1),
     )
     gap = columns["stance"] - total(items.topics * users.opinion[:, None], axis=0)
@@ -782,7 +787,8 @@ def _serve_rows(sizes: Sizes, widths: Sequence[tuple[str, int]], mode: Mode) -> 
     """Rows that are drawn for every block of users; each source of candidates has its own, so that adding one leaves
     the others' noise as it was."""
     rows = {"serve/start": 1, "serve/active": 1, "serve/depth": 1, "serve/log": 1, "serve/entry": sizes.in_network}
-    return rows | {f"serve/{source}/{purpose}": width for source, width in widths for purpose in _slot_draws(mode)}
+    # Sources of one purpose side by side: as candidates they are then one slice of what was drawn, not a copy.
+    return rows | {f"serve/{source}/{purpose}": width for purpose in _slot_draws(mode) for source, width in widths}
 
 
 def _proposals(ecosystem: Ecosystem, gates: Array, acts: Sequence[Act], cuts: frozenset[str]):

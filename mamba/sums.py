@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,44 @@ def _inner(first: Array, second: Array, axis: int) -> Array:
 def _inner_derivative(axis: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (first, second), (of_first, of_second) = primals, tangents
     return _inner(first, second, axis), jnp.sum(of_first * second + first * of_second, axis=axis)
+
+
+def total_of(function: Callable[..., Array], parts: Sequence[Array], whole: Any, *, axis: int = 0) -> Array:
+    """Sum over one axis of an elementwise function: `total(function(parts, whole), axis)` with none of its values in memory.
+
+    Args:
+        function: `(parts, whole)` to an array of the parts' broadcast shape; elementwise along the axis, and pure.
+        parts: arrays of one rank, broadcast against each other, all with that axis, on which each is as long as the others or 1.
+        whole: a tree of arrays that the function gets as they are, such as scalars.
+        axis: a non-negative axis.
+
+    Returns:
+        The sum, without that axis.
+    """
+    length = max(part.shape[axis] for part in parts)
+    if not 0 < length <= _SHORT:
+        return jnp.sum(function(parts, whole), axis=axis)
+    return _total_of(function, axis, tuple(parts), whole)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _total_of(function: Callable[..., Array], axis: int, parts: tuple[Array, ...], whole: Any) -> Array:
+    length = max(part.shape[axis] for part in parts)
+    cut = [_slices(part, axis, True) * (length if part.shape[axis] == 1 else 1) for part in parts]
+    return jnp.squeeze(in_pairs(jnp.add, [function(each, whole) for each in zip(*cut, strict=True)]), axis)
+
+
+@_total_of.defjvp
+def _total_of_derivative(
+    function: Callable[..., Array], axis: int, primals: tuple[Any, Any], tangents: tuple[Any, Any]
+) -> tuple[Array, Array]:
+    # Computed again in the reverse pass: what a function is made of is as long as its values.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def plain(parts: Any, whole: Any) -> Array:
+        return jnp.sum(function(parts, whole), axis=axis)
+
+    _, change = jax.jvp(plain, primals, tangents)
+    return _total_of(function, axis, *primals), change
 
 
 def largest(values: Array, axis: int = 0, *, keepdims: bool = False) -> Array:

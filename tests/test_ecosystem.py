@@ -236,6 +236,7 @@ def test_parameters_matter():
     [
         ({"creators": 61}, "sizes.creators = 61 must be between 1 and users = 60"),
         ({"recent": 7}, "sizes.recent = 7 is beyond the lifetime 6"),
+        ({"outbox": 2**27}, "times outbox = 134217728 must be less than 2\\^31"),
         ({"user_block": -1}, "user_block = -1 must be at least 0"),
     ],
 )

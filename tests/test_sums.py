@@ -49,3 +49,26 @@ def test_inner_and_its_derivatives(axis):
     np.testing.assert_allclose(sums.inner(other, VALUES, axis), jnp.sum(other * VALUES, axis), atol=1e-5)
     for mine, plain in zip(jax.grad(ours, (0, 1))(other, VALUES), jax.grad(theirs, (0, 1))(other, VALUES), strict=True):
         np.testing.assert_allclose(mine, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_sum_of_a_function_and_its_derivatives(axis):
+    other = jnp.sin(VALUES[:1] if axis != 0 else VALUES[:, :1])
+    parts, whole = (VALUES, other), {"scale": jnp.float32(1.5), "shift": jnp.float32(-0.2)}
+    aim = jnp.cos(jnp.arange(70.0))[None] if axis != 2 else jnp.ones(())
+
+    def function(parts, whole):
+        return jnp.tanh(whole["scale"] * parts[0] + whole["shift"]) * parts[1]
+
+    def ours(parts, whole):
+        return jnp.sum(aim * sums.total_of(function, parts, whole, axis=axis) ** 2)
+
+    def theirs(parts, whole):
+        return jnp.sum(aim * jnp.sum(function(parts, whole), axis) ** 2)
+
+    np.testing.assert_allclose(
+        sums.total_of(function, parts, whole, axis=axis), jnp.sum(function(parts, whole), axis), atol=1e-5
+    )
+    mine, plain = (jax.tree.leaves(jax.grad(loss, (0, 1))(parts, whole)) for loss in (ours, theirs))
+    for one, other in zip(mine, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)

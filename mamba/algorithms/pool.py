@@ -56,6 +56,8 @@ def _halve(below: Array, marks: Array, bracket: tuple[Array, Array]) -> tuple[Ar
 def _guided_search(below: Array, marks: Array) -> Array:
     """The same numbers, by bisection of what lies in a mark's own one of M cells: few rounds where mass is spread out.
 
+    Items without mass add nothing and are left out before: they come in runs, of which a cell would hold a whole one.
+
     References:
         Chen and Asau 1974 (guide tables).
     """
@@ -65,7 +67,11 @@ def _guided_search(below: Array, marks: Array) -> Array:
     def cell(value: Array) -> Array:  # ascending in its argument, rounding included, so that no mark leaves its cell
         return jnp.clip(value * scale, 0, size).astype(jnp.int32)
 
-    held = jnp.zeros(size + 2, jnp.int32).at[cell(below) + 1].add(1)
+    rises = below > jnp.concatenate([jnp.full_like(below[:1], -1.0), below[:-1]])
+    row = jnp.where(rises, jnp.cumsum(rises) - 1, size)
+    steps = jnp.full(size, jnp.inf, below.dtype).at[row].set(below, mode="drop")
+    item = jnp.full(size + 1, size, jnp.int32).at[row].set(jnp.arange(size, dtype=jnp.int32), mode="drop")
+    held = jnp.zeros(size + 2, jnp.int32).at[cell(steps) + 1].add(1)
     before = jnp.cumsum(held)  # how many lie in cells before this one
     own = cell(marks)
 
@@ -73,7 +79,7 @@ def _guided_search(below: Array, marks: Array) -> Array:
         return jnp.any(bracket[0] < bracket[1])
 
     bracket = (before[own], before[own + 1])
-    return jax.lax.while_loop(unsettled, lambda bracket: _halve(below, marks, bracket), bracket)[0]
+    return item[jax.lax.while_loop(unsettled, lambda bracket: _halve(steps, marks, bracket), bracket)[0]]
 
 
 def propose(view: View, ids: Array, mass: Array) -> Proposal:

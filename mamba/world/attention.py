@@ -142,9 +142,13 @@ def sampled_attention(
     # An exponential race: ordering arrivals is ordering score + Gumbel noise, at one logarithm instead of two.
     top = largest(jnp.where(exists, score, -jnp.inf), keepdims=True)
     arrival = jnp.where(exists, -jnp.log(rank_draw) * jnp.exp(jnp.minimum(top - score, 80.0)), jnp.inf)
-    above = stored(_ranks, arrival)
     depth = jnp.log(depth_draw) / jnp.log(continuation)  # P(depth >= r) = continuation ** r
-    return (exists & (above <= depth[None])).astype(float)
+
+    def examined(exists: Array, arrival: Array, depth: Array) -> Array:
+        return exists & (_ranks(arrival) <= depth[None])
+
+    # As truth values, a byte each: a dozen loops read them.
+    return stored(examined, exists, arrival, depth).astype(float)
 
 
 def attend(

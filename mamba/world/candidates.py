@@ -45,13 +45,16 @@ def at_pairs(tables: Sequence[Array], rows: Array, columns: Array) -> list[Array
     if placement.users_are_split() or height * width > _INT32:
         return [table.at[rows, columns].get(mode="promise_in_bounds") for table in tables]
     place = stored(lambda rows, columns: rows * width + columns, *jnp.broadcast_arrays(rows, columns))
-    return [table.ravel().at[place].get(mode="promise_in_bounds") for table in tables]
+    return [_plane(table.ravel(), place) for table in tables]
 
 
-def _outbox_entry(outbox: Outbox, account: Array, entry: Array, step: Array, sizes: Sizes) -> tuple[Array, Array]:
-    """Item slot and existence of an outbox entry; the slot may have been recycled since."""
-    ids, birth, weight = at_pairs((outbox.item, outbox.birth, outbox.weight), account, entry)
-    return ids, weight * (birth == step - item_age(ids, step, sizes))
+def _at_places(tables: Sequence[Array], place: Array) -> list[Array]:
+    """What stands at some places of each of some tables [U, K] of one shape, counted along their rows, as an int32."""
+    width = tables[0].shape[1]
+    if placement.users_are_split():
+        row = jax.lax.div(place, jnp.full_like(place, width))
+        return at_pairs(tables, row, place - row * width)
+    return [_plane(table.ravel(), place) for table in tables]
 
 
 def around(start: Array, degree: Array, *, count: int) -> Array:
@@ -63,12 +66,12 @@ def around(start: Array, degree: Array, *, count: int) -> Array:
         count: how many places.
 
     Returns:
-        `(start + c) % degree` for c from 0 to `count` - 1, [C, U] int32.
+        `(start + c) % degree` for c from 0 to `count` - 1, [U, C] int32.
     """
     # In floating point, because a CPU divides integers one by one. A compiler may multiply by a reciprocal instead, and miss by
     # one turn, which is put right.
-    length = degree.astype(float)[None]
-    place = start.astype(float)[None] + jnp.arange(count, dtype=float)[:, None]
+    length = degree.astype(float)[:, None]
+    place = start.astype(float)[:, None] + jnp.arange(count, dtype=float)[None]
     turned = place - length * jnp.floor(place / length)
     turned = jnp.where(turned >= length, turned - length, turned)
     return jnp.where(turned < 0, turned + length, turned).astype(jnp.int32)
@@ -91,16 +94,46 @@ def sampled_ties(
         `(ids [C, U] int32, existence [C, U])` before the item's own existence.
     """
     degree = jnp.sum(ties.weight > 0, axis=-1)
-    slot = around(jnp.floor(start_draw * degree), jnp.maximum(degree, 1), count=sizes.in_network)
-    reader = jnp.arange(degree.shape[0], dtype=jnp.int32)[None]
-    account, weight = at_pairs((ties.followees, ties.weight), reader, slot)
-    posts = (entry_draw < 0.5) & (account < sizes.creators)
-    fraction = jnp.where(account < sizes.creators, (2.0 * entry_draw) % 1.0, entry_draw)
-    age = jnp.floor(fraction * sizes.recent).astype(jnp.int32)
-    own = ((step - age) % sizes.lifetime) * sizes.creators + jnp.minimum(account, sizes.creators - 1)
-    entry = jnp.floor(fraction * sizes.outbox).astype(jnp.int32)
-    shared, shared_weight = _outbox_entry(outbox, account, entry, step, sizes)
-    return jnp.where(posts, own, shared), weight * jnp.where(posts, 1.0, shared_weight)
+    start = jnp.floor(start_draw * degree)
+    account, weight = _around_own(ties, start, jnp.maximum(degree, 1), count=sizes.in_network)
+
+    def found(account: Array, draw: Array, step: Array) -> Array:
+        posts = account < sizes.creators
+        own = posts & (draw < 0.5)
+        rest = jnp.where(draw < 0.5, 2.0 * draw, 2.0 * draw - 1.0)
+        fraction = jnp.where(posts, rest, draw)
+        row = step % sizes.lifetime - jnp.floor(fraction * sizes.recent).astype(jnp.int32)
+        row = jnp.where(row < 0, row + sizes.lifetime, row)
+        entry = account * sizes.outbox + jnp.floor(fraction * sizes.outbox).astype(jnp.int32)
+        return jnp.where(own, row * sizes.creators + account, ~entry)
+
+    # One number says which item or, with its bits turned, which entry of an outbox. Accounts lie user by user, so that reading
+    # them candidate by candidate is slow: it is done once.
+    source = stored(found, account, entry_draw, step)
+    own = source >= 0
+    # A slot may have been recycled since. Told for every entry before readers pick, because there are fewer entries than picks.
+    current = outbox.birth == step - item_age(outbox.item, step, sizes)
+    live = stored(jnp.multiply, outbox.weight, current.astype(outbox.weight.dtype))
+    shared, there = _at_places((outbox.item, live), jnp.where(own, 0, ~source))
+    existence = stored(lambda own, tie, there: tie * jnp.where(own, 1.0, there), own, weight, there)
+    return jnp.where(own, source, shared), existence
+
+
+def _around_own(ties: Ties, start: Array, degree: Array, *, count: int) -> tuple[Array, Array]:
+    """Account and weight of `count` ties of every user, each [C, U], from `start` [U] on around the first `degree` [U]."""
+    users, width = ties.weight.shape
+    if placement.users_are_split() or users * width > _INT32:
+        place = around(start, degree, count=count).T
+        account, weight = at_pairs((ties.followees, ties.weight), jnp.arange(users, dtype=jnp.int32)[None], place)
+        return account, weight
+
+    def places(start: Array, degree: Array) -> Array:
+        return (jnp.arange(users, dtype=jnp.int32) * width)[:, None] + around(start, degree, count=count)
+
+    # User by user, because the ties of one lie in a cache line or two: candidate by candidate, every tie would fetch it again.
+    place = stored(places, start, degree)
+    account, weight = (stored(_plane, table.ravel(), place).T for table in (ties.followees, ties.weight))
+    return account, weight
 
 
 def latest_posts(
@@ -134,7 +167,10 @@ def gather_planes(table: Array, ids: Array) -> Array:
         columns = [stored(functools.partial(_column, at=at), table) for at in range(table.shape[1])]
     else:
         columns = list(stored(jnp.transpose, table))
-    return jnp.stack([stored(_plane, column, ids) for column in columns])
+    # All topics at once: they are read together, and a stack of single planes is another copy of them.
+    topics = len(columns) - len(ITEM_COLUMNS)
+    mixes = stored(_planes_of, jnp.stack(columns[:topics]), ids)
+    return jnp.concatenate([mixes, *(stored(_plane, column, ids)[None] for column in columns[topics:])])
 
 
 def _column(table: Array, *, at: int) -> Array:
@@ -143,6 +179,12 @@ def _column(table: Array, *, at: int) -> Array:
 
 def _planes(table: Array, ids: Array) -> Array:
     return jnp.moveaxis(table.at[ids].get(mode="promise_in_bounds"), -1, 0)
+
+
+def _planes_of(columns: Array, ids: Array) -> Array:
+    """`columns[:, ids]` in one loop over its results."""
+    first = (jnp.arange(columns.shape[0], dtype=ids.dtype) * columns.shape[1]).reshape(-1, *(1,) * ids.ndim)
+    return columns.ravel().at[first + ids[None]].get(mode="promise_in_bounds")
 
 
 def _plane(column: Array, ids: Array) -> Array:

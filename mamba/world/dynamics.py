@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mamba.sums import inner, softmax, total
+from mamba.storing import stored
+from mamba.sums import inner, softmax, total, total_of
 from mamba.types import Array, Mode, Population, Users
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import bern, soft_step
@@ -56,6 +57,7 @@ class Experience:
         examined: [C, U] examined weights, times being active.
         clicked: [C, U] clicked weights.
         topics: [D, C, U] topic mixes of the candidates.
+        clicked_topics: [D, U] their sum over what was clicked.
         items: latent and observed columns by name, each [C, U].
         friction: [C, U] combined friction on sharing; below 1 where a label or prompt is shown.
         removed: [U] benign own items removed in this step, as a share of one item.
@@ -65,6 +67,7 @@ class Experience:
     examined: Array
     clicked: Array
     topics: Array
+    clicked_topics: Array
     items: dict[str, Array]
     friction: Array
     removed: Array
@@ -89,9 +92,18 @@ def _bounded_kernel(distance: Array, parameters: WorldParameters) -> Array:
     return soft_step(parameters.confidence - distance, parameters.confidence_width)
 
 
+# Widths from the middle of a soft step. What is left of it there, 2e-9, is 0 to float32; the fourth power, which a derivative
+# divides by, is still finite.
+_END_OF_STEP = 20.0
+
+
 def _repulsive_kernel(distance: Array, parameters: WorldParameters) -> Array:
-    far = soft_step(distance - parameters.repulsion_distance, parameters.confidence_width)
-    return _bounded_kernel(distance, parameters) - parameters.repulsion * far
+    # soft_step(confidence - distance) - repulsion soft_step(distance - repulsion_distance), by one division instead of four:
+    # this is the one thing that is computed for every user, candidate and topic.
+    scale = 1.0 / parameters.confidence_width
+    near = 1.0 + jnp.exp(jnp.minimum((distance - parameters.confidence) * scale, _END_OF_STEP))
+    far = 1.0 + jnp.exp(jnp.minimum((parameters.repulsion_distance - distance) * scale, _END_OF_STEP))
+    return (far - parameters.repulsion * near) / (near * far)
 
 
 def _persuasion(experience: Experience, parameters: WorldParameters) -> Array:
@@ -100,11 +112,16 @@ def _persuasion(experience: Experience, parameters: WorldParameters) -> Array:
 
 
 def _drift(kernel):
+    def pull(of_candidates: tuple[Array, Array, Array, Array], parameters: WorldParameters) -> Array:
+        stance, opinion, topics, persuasion = of_candidates
+        gap = stance - opinion
+        return persuasion * topics * kernel(jnp.abs(gap), parameters) * gap
+
     def opinion(users: Users, people: Population, experience: Experience, parameters: WorldParameters) -> Array:
-        gap = experience.items["stance"][None] - users.opinion[:, None]
-        force = _persuasion(experience, parameters)[None] * experience.topics * kernel(jnp.abs(gap), parameters)
         gain = parameters.opinion_rate * (0.5 + effective_susceptibility(users, people))
-        change = gain[None] * total(force * gap, axis=1)
+        stance, persuasion = experience.items["stance"][None], _persuasion(experience, parameters)[None]
+        parts = (stance, users.opinion[:, None], experience.topics, persuasion)
+        change = gain[None] * stored(lambda *given: total_of(pull, given, parameters, axis=1), *parts)
         anchor = parameters.opinion_anchor * (people.innate - users.opinion)
         return jnp.clip(users.opinion + change + anchor, -1.0, 1.0)
 
@@ -149,8 +166,7 @@ def _reinforced_preference(
     users: Users, people: Population, experience: Experience, parameters: WorldParameters
 ) -> Array:
     taste = softmax(users.preference)
-    clicked = inner(experience.clicked[None], experience.topics, axis=1)
-    pull = clicked - total(experience.clicked, axis=0)[None] * taste
+    pull = experience.clicked_topics - total(experience.clicked, axis=0)[None] * taste
     decay = parameters.preference_decay * (users.preference - people.interest)
     return users.preference + parameters.preference_rate * pull - decay
 

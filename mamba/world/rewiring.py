@@ -77,7 +77,11 @@ def rewire(
     drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
     drop = drop * (degree > 0)
     dropped = draws[1] < drop
-    taken = jnp.any(links[None] == ties.followees.T[:, None], axis=0) | (links == readers[None])
+    # User by user, as the table lies in memory.
+    followed = stored(
+        lambda links, table: jnp.any(links[..., None] == table[:, None], axis=-1), links.T, ties.followees
+    )
+    taken = followed.T | (links == readers[None])
     mass = jnp.where(taken, 0.0, softmax(jnp.where(taken, -1e9, link_score)))
     chosen, carry = pick(mass, pick_draw, mode)
     replaced = dropped & ~jnp.all(taken, axis=0)

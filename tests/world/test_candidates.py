@@ -16,7 +16,7 @@ def test_places_go_around_a_table_of_any_length():
     found = jax.jit(lambda start, degree: candidates.around(start, degree, count=64))(
         jnp.asarray(start, jnp.int32), jnp.asarray(degree, jnp.int32)
     )
-    np.testing.assert_array_equal(found, (start + np.arange(64)[:, None]) % degree)
+    np.testing.assert_array_equal(found, (start[:, None] + np.arange(64)) % degree[:, None])
 
 
 @pytest.mark.parametrize("step", [0, 1, SIZES.lifetime - 1, SIZES.lifetime, 1000])

@@ -1,5 +1,8 @@
 """User dynamics: bounds, fixed points, directions, equivariance, and that every mechanism fits into the step."""
 
+import functools
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,10 +64,13 @@ def someone(seed=0, scale=1.0):
     )
     examined = scale * unit(C, U)
     topics = unit(D, C, U)
+    topics = topics / jnp.sum(topics, axis=0, keepdims=True)
+    clicked = examined * unit(C, U)
     experience = Experience(
         examined=examined,
-        clicked=examined * unit(C, U),
-        topics=topics / jnp.sum(topics, axis=0, keepdims=True),
+        clicked=clicked,
+        topics=topics,
+        clicked_topics=jnp.sum(clicked[None] * topics, axis=1),
         items={name: unit(C, U) for name in ("glitter", "substance", "toxicity", "veracity")}
         | {"stance": 2 * unit(C, U) - 1},
         friction=unit(C, U),
@@ -77,7 +83,8 @@ def someone(seed=0, scale=1.0):
 def nothing_seen(experience):
     zero = jnp.zeros_like(experience.examined)
     certain = LoadSpread(variance=jnp.zeros(U), feedback=jnp.zeros(U))
-    return experience.replace(examined=zero, clicked=zero, removed=jnp.zeros(U), load=certain)
+    topics = jnp.zeros_like(experience.clicked_topics)
+    return experience.replace(examined=zero, clicked=zero, clicked_topics=topics, removed=jnp.zeros(U), load=certain)
 
 
 @pytest.mark.parametrize(("field", "name"), CASES)
@@ -137,6 +144,22 @@ def test_bounded_confidence_ignores_and_repulsion_repels_what_is_far():
     assert float(jnp.min(one_item(-0.9, 0.9, name="friedkin_johnsen")[0])) > -0.9
     # topics that the item is not about stay
     np.testing.assert_array_equal(one_item(-0.2, 0.3, name="repulsive")[1:], jnp.float32(-0.2))
+
+
+@pytest.mark.parametrize("width", [1e-3, 0.05, 2.0])
+def test_the_repulsive_kernel_is_two_soft_steps_also_where_they_are_steep(width):
+    distance = jnp.linspace(0.0, 2.0, 401)
+    parameters = replace(PARAMETERS, confidence_width=width)
+
+    def plain(distance):
+        near = jax.nn.sigmoid((parameters.confidence - distance) / width)
+        return near - parameters.repulsion * jax.nn.sigmoid((distance - parameters.repulsion_distance) / width)
+
+    kernel = functools.partial(dynamics._repulsive_kernel, parameters=parameters)
+    rounding = 3e-7 * (1.0 + 1.0 / width)  # of a distance in widths
+    np.testing.assert_allclose(kernel(distance), plain(distance), atol=rounding)
+    mine, theirs = (jax.vmap(jax.grad(function))(distance) for function in (kernel, plain))
+    np.testing.assert_allclose(mine, theirs, atol=rounding / width)
 
 
 def test_formula_of_the_opinion_drift():
@@ -208,7 +231,9 @@ def test_clicks_reinforce_the_preference_for_their_topic():
     users, people, experience = someone()
     topics = jnp.zeros((D, C, U)).at[1].set(1.0)
     users = users.replace(preference=people.interest)
-    after = dynamics.PREFERENCE["reinforced"](users, people, experience.replace(topics=topics), PARAMETERS)
+    clicked_topics = jnp.sum(experience.clicked[None] * topics, axis=1)
+    experience = experience.replace(topics=topics, clicked_topics=clicked_topics)
+    after = dynamics.PREFERENCE["reinforced"](users, people, experience, PARAMETERS)
     gain = after - users.preference
     assert float(jnp.min(gain[1])) > 0 and float(jnp.max(gain[0])) < 0
     np.testing.assert_allclose(jnp.sum(gain, axis=0), 0.0, atol=1e-6)
