@@ -155,7 +155,7 @@ CANDIDATES = {"sampled": sampled_ties, "latest": latest_posts}
 
 @jax.custom_jvp
 def gather_planes(table: Array, ids: Array) -> Array:
-    """The one packed gather: columns of the items in `ids [C, ...]` from the table `[M, F]`, as planes `[F, C, ...]`.
+    """The one packed gather: columns of the items in `ids [C, ...]` from the table `[M, D + 12]`, as planes `[D + 12, C, ...]`.
 
     The planes are stored: otherwise every loop that reads one picks it out of gathered rows, a cache line for each number.
     """

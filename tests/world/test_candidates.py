@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import SIZES
 
+from mamba.types import ITEM_COLUMNS
 from mamba.world import candidates
 
 
@@ -36,13 +37,13 @@ def test_pairs_of_indices_find_what_they_name(monkeypatch):
 
 
 def test_the_packed_gather_and_its_derivatives():
-    table = jax.random.normal(jax.random.key(0), (9, 5))
+    table = jax.random.normal(jax.random.key(0), (9, 3 + len(ITEM_COLUMNS)))
     ids = jnp.asarray([[0, 8, 3], [3, 3, 1]])
     np.testing.assert_array_equal(
         jax.jit(candidates.gather_planes)(table, ids), np.moveaxis(np.asarray(table)[ids], -1, 0)
     )
-    aim = jax.random.normal(jax.random.key(1), (5, 2, 3))
+    aim = jax.random.normal(jax.random.key(1), (3 + len(ITEM_COLUMNS), 2, 3))
     slope = jax.grad(lambda table: jnp.sum(aim * candidates.gather_planes(table, ids)))(table)
-    wanted = np.zeros((9, 5), np.float32)
+    wanted = np.zeros(table.shape, np.float32)
     np.add.at(wanted, ids, np.moveaxis(np.asarray(aim), 0, -1))
     np.testing.assert_allclose(slope, wanted, rtol=1e-6)
