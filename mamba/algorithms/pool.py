@@ -68,7 +68,7 @@ def _guided_search(below: Array, marks: Array) -> Array:
         return jnp.clip(value * scale, 0, size).astype(jnp.int32)
 
     rises = below > jnp.concatenate([jnp.full_like(below[:1], -1.0), below[:-1]])
-    row = jnp.where(rises, jnp.cumsum(rises) - 1, size)
+    row = jnp.where(rises, jnp.cumsum(rises) - 1, size + 1)  # outside of both tables
     steps = jnp.full(size, jnp.inf, below.dtype).at[row].set(below, mode="drop")
     item = jnp.full(size + 1, size, jnp.int32).at[row].set(jnp.arange(size, dtype=jnp.int32), mode="drop")
     held = jnp.zeros(size + 2, jnp.int32).at[cell(steps) + 1].add(1)

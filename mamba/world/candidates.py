@@ -167,8 +167,10 @@ def gather_planes(table: Array, ids: Array) -> Array:
         columns = [stored(functools.partial(_column, at=at), table) for at in range(table.shape[1])]
     else:
         columns = list(stored(jnp.transpose, table))
-    # All topics at once: they are read together, and a stack of single planes is another copy of them.
     topics = len(columns) - len(ITEM_COLUMNS)
+    if placement.users_are_split() or topics * table.shape[0] > _INT32:
+        return jnp.stack([stored(_plane, column, ids) for column in columns])
+    # All topics at once: they are read together, and a stack of single planes is another copy of them.
     mixes = stored(_planes_of, jnp.stack(columns[:topics]), ids)
     return jnp.concatenate([mixes, *(stored(_plane, column, ids)[None] for column in columns[topics:])])
 
