@@ -88,7 +88,7 @@ def total_of(function: Callable[..., Array], parts: Sequence[Array], whole: Any,
     Returns:
         The sum, without that axis.
     """
-    length = max(part.shape[axis] for part in parts)
+    length = jnp.broadcast_shapes(*(part.shape for part in parts))[axis]
     if not 0 < length <= _SHORT:
         return jnp.sum(function(parts, whole), axis=axis)
     return _total_of(function, axis, tuple(parts), whole)
@@ -96,7 +96,7 @@ def total_of(function: Callable[..., Array], parts: Sequence[Array], whole: Any,
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _total_of(function: Callable[..., Array], axis: int, parts: tuple[Array, ...], whole: Any) -> Array:
-    length = max(part.shape[axis] for part in parts)
+    length = jnp.broadcast_shapes(*(part.shape for part in parts))[axis]
     cut = [_slices(part, axis, True) * (length if part.shape[axis] == 1 else 1) for part in parts]
     return jnp.squeeze(in_pairs(jnp.add, [function(each, whole) for each in zip(*cut, strict=True)]), axis)
 

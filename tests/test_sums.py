@@ -72,3 +72,8 @@ def test_a_sum_of_a_function_and_its_derivatives(axis):
     mine, plain = (jax.tree.leaves(jax.grad(loss, (0, 1))(parts, whole)) for loss in (ours, theirs))
     for one, other in zip(mine, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_a_sum_of_a_function_over_nothing_is_nothing():
+    found = sums.total_of(lambda parts, whole: parts[0] * parts[1], (VALUES[:0], VALUES[:1]), None)
+    np.testing.assert_array_equal(found, jnp.zeros(VALUES.shape[1:]))
