@@ -694,11 +694,13 @@ def step(
 
     # rewire, churn
     link_score = gated_sum([(gates[i], act.link) for i, act in enumerate(acts)], links.shape)
-    new_ties = world.ties
-    if world.ties is not None:
-        new_ties = rewiring.REWIRING[mechanisms.rewiring](
+    if world.ties is None:
+        rewired = rewiring.fixed_ties(ties, served.users.opinion, step=index)
+    else:
+        rewired = rewiring.REWIRING[mechanisms.rewiring](
             ties,
             served.users.opinion,
+            step=index,
             links=links,
             link_score=link_score,
             draws=draws["rewire"],
@@ -729,11 +731,12 @@ def step(
         reach=reach_memory * world.footprint.reach + total(exposures, axis=0),
     )
     items = replace(items, table=table, reward=items.reward + clicks * substance_bonus)
-    world = World(users, creators, items, outbox, footprint, new_ties)
+    world = World(users, creators, items, outbox, footprint, None if world.ties is None else rewired.ties)
 
     metrics = {
         **sums,
         **measures.states(users, footprint, people, sizes),
+        **measures.ties(rewired),
         **measures.removals(
             taken,
             wrong,

@@ -163,8 +163,46 @@ OBJECTIVES: dict[str, Objective] = {
 NAMES = tuple(OBJECTIVES)
 # What moderation does, as against what comes of it.
 MODERATION = ("false_removal_rate", "false_removal_gap", "violation_lifetime", "overturned_appeals", "reviewer_load")
-
 NO_ZERO = ("wellbeing",)  # levels around a set-point: a per cent of them has no natural zero
+
+
+class Trait(NamedTuple):
+    """A quantity of the network itself, which is told and not optimised: no direction of it is healthier as such.
+
+    Attributes:
+        label: words for people.
+        formula: what is computed.
+        unit: unit or range.
+        source: where the notion comes from.
+        of: `(metrics [T, ...], number of users) -> scalar`.
+    """
+
+    label: str
+    formula: str
+    unit: str
+    source: str
+    of: Callable[[Metrics, int], Array]
+
+
+def _assortativity(metrics: Metrics, users: int) -> Array:
+    del users
+    apart = jnp.sum(metrics["tie_distances"]) / (jnp.sum(metrics["ties_looked_at"]) + _EPSILON)
+    return 1.0 - apart / (2.0 * jnp.mean(metrics["polarisation"]) + _EPSILON)
+
+
+NETWORK: dict[str, Trait] = {
+    "assortativity": Trait(
+        "assortativity of ties by opinion",
+        "1 - mean squared opinion distance over ties / that of two users drawn at random; every user counts once, with one tie "
+        "drawn in each step",
+        "1 where all neighbours agree, 0 where ties know nothing of opinions",
+        "Newman 2003 (numeric assortativity)", _assortativity,
+    ),
+    "ties_replaced": Trait(
+        "ties replaced", "ties that users dropped for a suggested account / (U T)", "ties per user and hour",
+        "McPherson, Smith-Lovin and Cook 2001 (homophily)", _per_user("ties_replaced"),
+    ),
+}  # fmt: skip
 
 
 def evaluate(metrics: Metrics, n_users: int) -> Array:
@@ -178,6 +216,11 @@ def evaluate(metrics: Metrics, n_users: int) -> Array:
         [J] float32 in the order of `NAMES`.
     """
     return jnp.stack([objective.of(metrics, n_users) for objective in OBJECTIVES.values()])
+
+
+def traits(metrics: Metrics, n_users: int) -> Array:
+    """Quantities of the network in a rollout, float32 in the order of `NETWORK`; arguments as for `evaluate`."""
+    return jnp.stack([trait.of(metrics, n_users) for trait in NETWORK.values()])
 
 
 def benefit_sign() -> Array:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs.sections.shared import GROUPS, KEY
+from mamba.runs.simulation import TRAITS
 from mamba.runs.sweeps.outcomes import QUANTILES
 from mamba.runs.tracking import STEP
 
@@ -44,6 +45,7 @@ def sections(workspaces: Any, reports: Any) -> list[Any]:
         lines(f"{OBJECTIVES[name].label} (levers and default)", f"ecosystem/{name}", f"baseline/{name}")
         for name in NAMES
     ]
+    network = [lines(of.label, name, *(f"{name}/{word}" for word in QUANTILES)) for name, of in TRAITS.items()]
     sweeps = [
         lines(f"{OBJECTIVES[name].label}: members", *(f"ecosystem/{name}/{word}" for word in QUANTILES))
         for name in GROUPS["Harms"] + GROUPS["People"]
@@ -83,6 +85,7 @@ def sections(workspaces: Any, reports: Any) -> list[Any]:
                 lines("pairs", pattern="interactions/.*__on__.*"),
             ],
         ),
+        section("The network: simulations, and members of sweeps", network),
         section("Sweeps: quantiles over members", [lines("members alive", "members/alive"), *sweeps]),
         section(
             "Sweeps: settings and what came of them",

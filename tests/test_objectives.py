@@ -39,6 +39,9 @@ METRICS = {
         "posts": [22.0, 13.0],
         "overturned": [0.0, 1.0],
         "reviews": [5.0, 7.0],
+        "ties_looked_at": [10.0, 8.0],
+        "tie_distances": [1.5, 1.2],
+        "ties_replaced": [2.0, 1.0],
     }.items()
 }
 BY_HAND = {
@@ -75,6 +78,12 @@ def test_formula(name):
     got = objectives.OBJECTIVES[name].of(METRICS, USERS)
     assert got.shape == () and got.dtype == jnp.float32
     np.testing.assert_allclose(got, BY_HAND[name], rtol=1e-5, atol=1e-7)
+
+
+def test_traits_of_the_network():
+    by_hand = {"assortativity": 1 - (2.7 / 18) / (2 * 0.2), "ties_replaced": 3 / 20}
+    got = objectives.traits(METRICS, USERS)
+    np.testing.assert_allclose(got, [by_hand[name] for name in objectives.NETWORK], rtol=1e-5)
 
 
 def test_evaluate_is_in_the_order_of_names():

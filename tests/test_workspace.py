@@ -75,7 +75,7 @@ def logged(tmp_path_factory):
     (row,) = folder.read_metrics(path / folder.METRICS)
     assert {"meta/utility", "constraint/trust", "levers/home/sharpness"} <= set(row) & names
 
-    outcome = outcomes.of_values(config, np.ones((1, 1 + len(simulation.hours(config)), len(NAMES))))
+    outcome = outcomes.of_values(config, np.ones((1, 1 + len(simulation.hours(config)), len(simulation.COLUMNS))))
     for row in (*outcome.rows, *outcomes.quantiles("simulate", {0: outcome})):
         log(0, row)
 

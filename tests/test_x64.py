@@ -474,6 +474,7 @@ def test_the_tie_that_is_replaced():
             after = rewiring.rewire(
                 ties,
                 jnp.concatenate([theta[:2, None], others], axis=1),
+                step=jnp.int32(0),
                 links=jnp.broadcast_to(jnp.asarray([[3], [4]], jnp.int32), (2, 5)),
                 link_score=jnp.broadcast_to(theta[2:, None], (2, 5)),
                 draws=draws,
@@ -481,7 +482,7 @@ def test_the_tie_that_is_replaced():
                 parameters=parameters,
                 sizes=sizes,
                 mode="expected",
-            )
+            ).ties
             return jnp.sum(after.weight[0] * worth[after.followees[0]])
 
         return counted

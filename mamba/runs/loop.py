@@ -381,7 +381,7 @@ def _simulation_stages(of: _Open) -> dict[str, Any] | None:
     for row in simulation.rows(arrays):
         of.metrics.append({"stage": simulation.STAGE, **row})
         of.tracker.log(int(row["hour"]), row)
-    levels = statistics.estimate(arrays["values"][:, 0], config.interactions.confidence)
+    levels = statistics.estimate(arrays["values"][:, 0, : len(NAMES)], config.interactions.confidence)
     simulated = {name: {**_words(name), "before": evaluation.interval(levels, k)} for k, name in enumerate(NAMES)}
     return {
         **_common(job),

@@ -18,18 +18,24 @@ import numpy as np
 
 from mamba import ecosystem as eco
 from mamba import members as mem
-from mamba.meta import systems
-from mamba.objectives import NAMES
+from mamba.objectives import NAMES, NETWORK, evaluate, traits
 from mamba.runs import distributed, folder, progress, results, stops
 from mamba.runs.config import RunConfig
 from mamba.runs.job import Fitted, Job
 from mamba.streams import stream
+from mamba.types import Array, Metrics
 from mamba.world.parameters import as_arrays
 
 STAGE = "simulation"
 FILE = "simulation.npz"
 PART_FILE = "simulation.part.npz"  # the rollouts that are done, until all are
-WHOLE, PART = "simulation", "ecosystem"  # before the names of objectives: of the whole rollout, of a part of it
+WHOLE, PART, NET = (
+    "simulation",
+    "ecosystem",
+    "network",
+)  # before what is of the whole rollout, of a part of it, of its network
+TRAITS = {f"{NET}/{name}": trait for name, trait in NETWORK.items()}
+COLUMNS = (*NAMES, *TRAITS)  # what is measured
 
 
 def windows(config: RunConfig) -> int:
@@ -43,7 +49,7 @@ def hours(config: RunConfig) -> np.ndarray:
 
 
 def evaluator(ecosystem: eco.Ecosystem, inputs: eco.Inputs, config: RunConfig, *, chunk: int, **more: Any) -> Fitted:
-    """Outcomes [B, 1 + W, J + A] of members on the sampled model, the whole rollout first.
+    """What is measured of members on the sampled model, [B, 1 + W, C] in the order of `COLUMNS`, the whole rollout first.
 
     Args:
         ecosystem: static description.
@@ -52,10 +58,12 @@ def evaluator(ecosystem: eco.Ecosystem, inputs: eco.Inputs, config: RunConfig, *
         chunk: most members sent at a time.
         **more: see `mamba.runs.job.Fitted`.
     """
-    measured = functools.partial(systems.outcomes, ecosystem)
-    parts = windows(config)
-    evaluate = mem.evaluator(ecosystem, steps=config.steps, layout=mem.layout(), windows=parts, of=measured)
-    return Fitted(evaluate, inputs, chunk=chunk, **more)
+
+    def measured(metrics: Metrics) -> Array:
+        return jnp.concatenate([of(metrics, ecosystem.sizes.users) for of in (evaluate, traits)])
+
+    run = mem.evaluator(ecosystem, steps=config.steps, layout=mem.layout(), windows=windows(config), of=measured)
+    return Fitted(run, inputs, chunk=chunk, **more)
 
 
 def members(ecosystem: eco.Ecosystem, config: RunConfig, *, home: int = 0) -> mem.Members:
@@ -89,9 +97,9 @@ is_stale = functools.partial(results.is_stale, _RESULTS)
 
 
 def kept(config: RunConfig, values: np.ndarray) -> dict[str, np.ndarray]:
-    """What `simulation.npz` holds of the objectives [S, 1 + W, J] of a configuration."""
+    """What `simulation.npz` holds of the values [S, 1 + W, C] of a configuration."""
     digest = np.array(results.digest_of(_RESULTS, config))
-    return {"values": values, "hours": hours(config), "objectives": np.array(NAMES), "digest": digest}
+    return {"values": values, "hours": hours(config), "columns": np.array(COLUMNS), "digest": digest}
 
 
 def check(job: Job) -> None:
@@ -103,23 +111,23 @@ def run(job: Job, path: Path, *, stop: Callable[[], bool]) -> dict[str, np.ndarr
     """Simulates, or reads what was simulated before; what a stopped process has simulated is kept, chunk by chunk.
 
     Returns:
-        `values` [S, 1 + W, J] and `hours` [W], as `simulation.npz` holds them.
+        `values` [S, 1 + W, C] and `hours` [W], as `simulation.npz` holds them.
 
     Raises:
         Stopped: a signal arrived.
     """
 
     def measure() -> dict[str, np.ndarray]:
-        evaluate = evaluator(job.ecosystem, at_home(job.inputs), job.config, chunk=job.config.chunk)
+        simulate = evaluator(job.ecosystem, at_home(job.inputs), job.config, chunk=job.config.chunk)
         everyone, total = members(job.ecosystem, job.config), job.config.simulation.seeds
         done = results.kept(_PART, job, path)
         values = [] if done is None else list(done["values"])
-        size = distributed.of_all(evaluate.compiled(distributed.mine(everyone)).chunk)
+        size = distributed.of_all(simulate.compiled(distributed.mine(everyone)).chunk)
         with progress.progress(total, f"simulation: {total} rollouts", done=len(values)) as meter:
             while (begin := len(values)) < total:
                 stops.heed(stop)
                 some = jax.tree.map(lambda leaf, at=begin: leaf[at : at + size], everyone)
-                values += list(np.asarray(evaluate(some), np.float64)[..., : len(NAMES)])
+                values += list(np.asarray(simulate(some), np.float64))
                 if len(values) < total:
                     folder.write_arrays(path / PART_FILE, kept(job.config, np.stack(values)))
                 meter.advance(len(values) - begin)
@@ -131,12 +139,12 @@ def run(job: Job, path: Path, *, stop: Callable[[], bool]) -> dict[str, np.ndarr
 
 
 def rows(arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """What is logged: a row for each part of the rollout with its objectives, then one with those of the whole."""
+    """What is logged: a row for each part of the rollout with what was measured in it, then one with that of the whole."""
     means = np.asarray(arrays["values"], np.float64).mean(axis=0)
+    names = [*(f"{PART}/{name}" for name in NAMES), *TRAITS]
     parts = [
-        {"hour": int(hour), **{f"{PART}/{name}": float(means[1 + w, k]) for k, name in enumerate(NAMES)}}
+        {"hour": int(hour), **{name: float(value) for name, value in zip(names, means[1 + w], strict=True)}}
         for w, hour in enumerate(arrays["hours"])
     ]
-    whole = {f"{WHOLE}/{name}": float(means[0, k]) for k, name in enumerate(NAMES)}
-    parts[-1] |= whole
+    parts[-1] |= {f"{WHOLE}/{name}": float(value) for name, value in zip(COLUMNS, means[0], strict=True)}
     return parts

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mamba.sums import inner, total
 from mamba.types import Array, Footprint, Metrics, Population, Sizes, Users
 from mamba.world.dynamics import Experience
+from mamba.world.rewiring import Rewired
 
 
 def gini(values: Array) -> Array:
@@ -80,6 +81,15 @@ def states(users: Users, footprint: Footprint, people: Population, sizes: Sizes)
         "retention": jnp.mean(users.activity),
         "exposure_diversity": jnp.sum(seen * diversity) / (jnp.sum(seen) + 1e-9),
         "creator_inequality": gini(footprint.reach),
+    }
+
+
+def ties(rewired: Rewired) -> Metrics:
+    """Sums over the tie that each user looked at; scalars."""
+    return {
+        "ties_looked_at": jnp.sum(rewired.looked),
+        "tie_distances": jnp.sum(rewired.apart),
+        "ties_replaced": jnp.sum(rewired.replaced),
     }
 
 

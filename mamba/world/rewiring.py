@@ -2,11 +2,14 @@
 
 In each step a user looks at one tie, drawn uniformly, and drops it with a probability that rises with opinion distance.
 The replacement is drawn by softmax over link scores, which is the port of friend-suggestion algorithms; without one it
-is uniform over the suggestions. Both draws are hard in every mode (an identity cannot be averaged); the weight of the tie
+is uniform over the suggestions. The tie that is looked at is also what is measured of the network: a uniform draw of each user's
+ties costs nothing more. Both draws are hard in every mode (an identity cannot be averaged); the weight of the tie
 carries their likelihood ratios, so that derivatives with respect to link scores and opinions are kept to first order.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -16,6 +19,22 @@ from mamba.types import Array, Mode, Sizes, Ties
 from mamba.world.candidates import at_pairs
 from mamba.world.parameters import WorldParameters
 from mamba.world.relax import carried, pick, soft_step
+
+
+class Rewired(NamedTuple):
+    """Ties after a step, and what was seen of those before it.
+
+    Attributes:
+        ties: follow table, [U, K].
+        looked: [U] 1 for users who have a tie.
+        apart: [U] squared opinion distance over the tie that each looked at, mean over topics; 0 without a tie.
+        replaced: [U] whether it was replaced.
+    """
+
+    ties: Ties
+    looked: Array
+    apart: Array
+    replaced: Array
 
 
 def suggestions(ties: Ties, draws: Array, *, sizes: Sizes) -> Array:
@@ -42,6 +61,7 @@ def rewire(
     ties: Ties,
     opinion: Array,
     *,
+    step: Array,
     links: Array,
     link_score: Array,
     draws: Array,
@@ -49,12 +69,13 @@ def rewire(
     parameters: WorldParameters,
     sizes: Sizes,
     mode: Mode,
-) -> Ties:
+) -> Rewired:
     """One step of rewiring.
 
     Args:
         ties: follow table, [U, K].
         opinion: [D, U].
+        step: number of the step; draws decide here.
         links: [L, U] suggested accounts.
         link_score: [L, U] combined log-odds of the link port.
         draws: [2, U] uniform draws: which tie, whether it is dropped.
@@ -64,16 +85,15 @@ def rewire(
         mode: numeric mode.
 
     Returns:
-        The new table; a user keeps their number of ties.
+        The new table, in which a user keeps their number of ties, and what was looked at.
     """
+    del step
     readers = jnp.arange(sizes.users)
     degree = jnp.sum(ties.weight > 0, axis=-1)
     slot = jnp.floor(draws[0] * degree).astype(jnp.int32)
     account, old = at_pairs((ties.followees, ties.weight), readers, slot)
-    # Opinions are stored before they are gathered: fused into the gather, all they are made of was read in random order,
-    # which took a sixth of a step of 100,000 users on a CPU.
-    theirs = jnp.stack([stored(lambda plane, account: plane[account], plane, account) for plane in opinion])
-    distance = jnp.sqrt(total((opinion - theirs) ** 2) / opinion.shape[0] + 1e-9)
+    apart = _apart(opinion, account)
+    distance = jnp.sqrt(apart + 1e-9)
     drop = parameters.rewire_rate * soft_step(distance - parameters.rewire_distance, parameters.rewire_width)
     drop = drop * (degree > 0)
     dropped = draws[1] < drop
@@ -90,13 +110,27 @@ def rewire(
         weight = jnp.where(replaced, jnp.ones_like(old), old)
     else:
         weight = jnp.where(replaced, carried(drop) * carry, old * carried(1.0 - drop))
-    return Ties(followees=ties.followees.at[readers, slot].set(fresh), weight=ties.weight.at[readers, slot].set(weight))
+    after = Ties(ties.followees.at[readers, slot].set(fresh), ties.weight.at[readers, slot].set(weight))
+    looked = (degree > 0).astype(opinion.dtype)
+    return Rewired(after, looked, looked * apart, replaced.astype(opinion.dtype))
 
 
-def fixed_ties(ties: Ties, opinion: Array, **unused: object) -> Ties:
-    """The follow table stays as it is; takes the arguments of `rewire`."""
-    del opinion, unused
-    return ties
+def fixed_ties(ties: Ties, opinion: Array, *, step: Array, **unused: object) -> Rewired:
+    """The follow table stays as it is; takes the arguments of `rewire`, and looks at every user's ties in turn."""
+    del unused
+    readers = jnp.arange(opinion.shape[1])
+    degree = jnp.sum(ties.weight > 0, axis=-1)
+    (account,) = at_pairs([ties.followees], readers, (step + readers) % jnp.maximum(degree, 1))
+    looked = (degree > 0).astype(opinion.dtype)
+    return Rewired(ties, looked, looked * _apart(opinion, account), jnp.zeros_like(looked))
+
+
+def _apart(opinion: Array, account: Array) -> Array:
+    """Squared opinion distance [U] of every user [D, U] to an account [U], mean over topics."""
+    # Opinions are stored before they are gathered: fused into the gather, all they are made of was read in random order,
+    # which took a sixth of a step of 100,000 users on a CPU.
+    theirs = jnp.stack([stored(lambda plane, account: plane[account], plane, account) for plane in opinion])
+    return total((opinion - theirs) ** 2) / opinion.shape[0]
 
 
 REWIRING = {"homophily": rewire, "none": fixed_ties}

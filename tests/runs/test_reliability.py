@@ -17,8 +17,7 @@ import pytest
 
 from mamba import cli
 from mamba.meta import optimise
-from mamba.objectives import NAMES
-from mamba.runs import analysis, folder, job, signals, tracking
+from mamba.runs import analysis, folder, job, signals, simulation, tracking
 from mamba.runs.config import load_config
 from mamba.runs.sweeps import processes
 
@@ -47,7 +46,7 @@ def rollouts(monkeypatch):
             if told is not None:
                 told(begin + of.done[-1])
         seeds = np.asarray(jax.random.key_data(members.keys)).astype(np.uint64)
-        shape = (4, len(NAMES) + 3)  # the whole and three windows; three algorithms
+        shape = (4, len(simulation.COLUMNS))  # the whole and three windows
         return np.stack([np.random.default_rng(seed).uniform(0.5, 1.5, shape) for seed in seeds]).astype(np.float32)
 
     monkeypatch.setattr(job.Fitted, "__call__", values)

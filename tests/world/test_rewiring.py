@@ -27,9 +27,10 @@ def once(table, seed, link_score=None, *, opinion=None, parameters=EAGER, mode="
     opinion = population().innate if opinion is None else opinion
     draws = draw_rows(row_keys(seed, {"near": L, "far": L, "which": 2, "pick": L}), U)
     links = rewiring.suggestions(table, jnp.stack([draws["near"], draws["far"]]), sizes=SIZES)
-    return rewiring.rewire(
+    after = rewiring.rewire(
         table,
         opinion,
+        step=jnp.int32(0),
         links=links,
         link_score=jnp.zeros((L, U)) if link_score is None else link_score,
         draws=draws["which"],
@@ -37,7 +38,8 @@ def once(table, seed, link_score=None, *, opinion=None, parameters=EAGER, mode="
         parameters=parameters,
         sizes=SIZES,
         mode=mode,
-    ), links
+    )
+    return after.ties, links, after
 
 
 @jax.jit
@@ -79,7 +81,7 @@ def test_homophily_rises():
 
 
 def test_suggestions_are_accounts():
-    _, links = once(ties(), key(2))
+    _, links, _ = once(ties(), key(2))
     assert links.dtype == jnp.int32 and links.shape == (L, U)
     assert int(links.min()) >= 0 and int(links.max()) < U
     assert int(links[1::2].max()) < SIZES.creators
@@ -88,7 +90,7 @@ def test_suggestions_are_accounts():
 def test_link_scores_decide_who_is_suggested():
     # Every user is certain to drop; the score singles out the last suggestion.
     certain = EAGER.replace(rewire_rate=jnp.float32(1.0), rewire_distance=jnp.float32(-9.0))
-    table, links = once(ties(), key(3), jnp.zeros((L, U)).at[L - 1].set(30.0), parameters=certain)
+    table, links, _ = once(ties(), key(3), jnp.zeros((L, U)).at[L - 1].set(30.0), parameters=certain)
     before = ties()
     fresh = np.asarray(table.followees != before.followees)
     free = ~np.asarray(jnp.any(links[L - 1][:, None] == before.followees, axis=1) | (links[L - 1] == jnp.arange(U)))
@@ -130,5 +132,34 @@ def test_a_user_without_ties_stays_without():
     np.testing.assert_array_equal(after.followees[7], 7)
 
 
+def squared(opinion, table):
+    """Squared opinion distance [U, K] of every user to every followee, mean over topics."""
+    opinion = np.asarray(opinion)
+    return np.mean((opinion[:, :, None] - opinion[:, np.asarray(table.followees)]) ** 2, axis=0)
+
+
+def test_what_is_seen_of_ties():
+    before = ties().replace(weight=ties().weight.at[7].set(0.0), followees=ties().followees.at[7].set(7))
+    after, _, seen = once(before, key(3))
+    changed = np.any(np.asarray(after.followees) != np.asarray(before.followees), axis=1)
+    np.testing.assert_array_equal(seen.replaced, changed)
+    assert 0 < changed.sum() < U
+    looked = np.asarray(seen.looked)
+    np.testing.assert_array_equal(looked, np.asarray(jnp.any(before.weight > 0, axis=1)))
+    assert looked[7] == 0.0 and seen.apart[7] == 0.0
+    gaps = squared(population().innate, before)
+    assert np.all(np.isclose(np.asarray(seen.apart)[:, None], gaps, atol=1e-6).any(axis=1)[looked > 0])
+    # Whoever replaced a tie had looked at that one.
+    where = np.argmax(np.asarray(after.followees) != np.asarray(before.followees), axis=1)
+    np.testing.assert_allclose(np.asarray(seen.apart)[changed], gaps[np.arange(U), where][changed], atol=1e-6)
+
+
 def test_fixed_ties():
-    assert rewiring.fixed_ties(table := ties(), population().innate) is table
+    table, opinion = ties(), population().innate
+    degree = np.maximum(jnp.sum(table.weight > 0, axis=1), 1)
+    seen = [rewiring.fixed_ties(table, opinion, step=jnp.int32(step)) for step in range(int(np.lcm.reduce(degree)))]
+    assert all(each.ties is table and not np.any(each.replaced) for each in seen)
+    np.testing.assert_array_equal(seen[0].looked, jnp.any(table.weight > 0, axis=1))
+    # In turn: all ties of a user are looked at equally often.
+    gaps = np.where(np.asarray(table.weight) > 0, squared(opinion, table), 0.0).sum(axis=1) / degree
+    np.testing.assert_allclose(np.mean([each.apart for each in seen], axis=0), gaps, rtol=1e-5)

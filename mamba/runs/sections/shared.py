@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 from numpy.typing import NDArray
 
 from mamba.objectives import MODERATION, NAMES, NO_ZERO, OBJECTIVES
-from mamba.runs import emergence, figures, folder, sensitivities
+from mamba.runs import emergence, figures, folder, sensitivities, simulation
 from mamba.runs.errors import UserError
 from mamba.runs.markup import MISSING, Html, between, join, number, percent, tag
 from mamba.runs.sections.analysed import Analysed, analysed, sentences
@@ -120,8 +120,11 @@ def required(path: Path, arrays: Mapping[str, NDArray[Any]], names: Sequence[str
     """
     if missing := [name for name in names if name not in arrays]:
         raise UserError(f"{path}: lacks {', '.join(missing)}; remove it and run again")
-    if "objectives" in arrays and arrays["objectives"].tolist() != list(NAMES):
-        raise UserError(f"{path}: holds other objectives than this version of mamba measures; remove it and run again")
+    for name, known in (("objectives", NAMES), ("columns", simulation.COLUMNS)):
+        if name in arrays and arrays[name].tolist() != list(known):
+            raise UserError(
+                f"{path}: holds other objectives than this version of mamba measures; remove it and run again"
+            )
 
 
 def results_of(view: View, file: str, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:

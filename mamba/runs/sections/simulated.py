@@ -1,15 +1,15 @@
-"""The section of a simulation: levels of all objectives, and their course over the rollout."""
+"""The section of a simulation: levels of all objectives and of the network's traits, and their course over the rollout."""
 
 from __future__ import annotations
 
 from mamba.interactions.statistics import estimate
-from mamba.objectives import NAMES
 from mamba.runs import simulation
-from mamba.runs.markup import Column, Html, count, join, number, table, tag
+from mamba.runs.markup import MISSING, Column, Html, count, join, number, table, tag
 from mamba.runs.pictures.bands import Band, bands
 from mamba.runs.sections.shared import (
     KEY,
     Figures,
+    Objective,
     View,
     grouped,
     interval_words,
@@ -20,37 +20,40 @@ from mamba.runs.sections.shared import (
 
 def simulated_section(view: View, drawn: Figures) -> Html:
     """What `mamba-eco simulate` found; empty where it was not run."""
-    arrays = results_of(view, simulation.FILE, ("values", "hours", "objectives"))
+    arrays = results_of(view, simulation.FILE, ("values", "hours", "columns"))
     if arrays is None:
         return Html("")
     values, hours = arrays["values"], arrays["hours"]
     levels = estimate(values[:, 0], view.confidence)
     course = estimate(values[:, 1:], view.confidence)
-    shown = [(heading, of) for heading, inside in grouped(view) for of in inside if of.name in NAMES]
-    pictures, drawings = [], []
-    for heading, of in shown:
-        k = NAMES.index(of.name)
-        around = [Band(view.ci, course.low[:, k], course.high[:, k])] if len(values) > 1 else []
-        pictures.append(bands(hours, course.mean[:, k], around, named="mean over seeds", y=f"{of.label}, {of.unit}"))
-        drawings.append((heading, of.label, f"{of.label} over the hours of the rollout."))
-    chosen = next((at for at, (_, of) in enumerate(shown) if of.name == KEY[0]), 0)
-    rows = []
-    for heading, inside in grouped(view):
-        lines = [
-            [
-                of.label,
-                number(levels.mean[k]),
-                interval_words(levels.low[k], levels.high[k], signed=False),
-                scale_words(of.unit),
-                of.better,
-            ]
-            for of in inside
-            if of.name in NAMES
-            for k in [NAMES.index(of.name)]
-        ]
+    columns = {name: k for k, name in enumerate(simulation.COLUMNS)}
+    groups = [
+        *((heading, [(of.name, of) for of in inside if of.name in columns]) for heading, inside in grouped(view)),
+        ("The network", list(simulation.TRAITS.items())),
+    ]
+    pictures, drawings, rows, chosen = [], [], [], 0
+    for heading, inside in groups:
+        lines = []
+        for name, of in inside:
+            k = columns[name]
+            around = [Band(view.ci, course.low[:, k], course.high[:, k])] if len(values) > 1 else []
+            chosen = len(pictures) if name == KEY[0] else chosen
+            pictures.append(
+                bands(hours, course.mean[:, k], around, named="mean over seeds", y=f"{of.label}, {of.unit}")
+            )
+            drawings.append((heading, of.label, f"{of.label} over the hours of the rollout."))
+            lines.append(
+                [
+                    of.label,
+                    number(levels.mean[k]),
+                    interval_words(levels.low[k], levels.high[k], signed=False),
+                    scale_words(of.unit),
+                    of.better if isinstance(of, Objective) else MISSING,
+                ]
+            )
         if lines:
             rows.append((heading, lines))
-    columns = [
+    heads = [
         Column("Objective"),
         Column("Level", numeric=True),
         Column(view.ci, numeric=True),
@@ -71,6 +74,6 @@ def simulated_section(view: View, drawn: Figures) -> Html:
                 chosen=chosen,
                 caption=f"Each point is one of {len(hours)} parts of the rollout, at the hour with which it ends.",
             ),
-            table("Objectives of the whole rollout.", columns, rows),
+            table("Objectives of the whole rollout.", heads, rows),
         ]
     )

@@ -12,7 +12,6 @@ import numpy as np
 from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba import placement
-from mamba.objectives import NAMES
 from mamba.runs import distributed, simulation
 from mamba.runs.job import Fitted, devices, free_memory, platform
 from mamba.runs.sweeps.groups import Group, stacked
@@ -168,7 +167,7 @@ def run(
     Args:
         of: the plan.
         per_batch: as for the plan.
-        keep: called with members and their objectives [N, S, 1 + W, J] as soon as these are done: those of a batch, or as many as
+        keep: called with members and their values [N, S, 1 + W, C] as soon as these are done: those of a batch, or as many as
             go to the devices at a time where memory does not do for all of them.
         stop: whether a signal asks to stop.
         programs: compiled before; what is compiled here is added.
@@ -187,6 +186,6 @@ def run(
                     return False
                 some = slice(begin * seeds, (begin + at_a_time) * seeds)
                 values = fitted(jax.tree.map(lambda leaf, some=some: leaf[some], rollouts))
-                table = np.asarray(values, np.float64)[..., : len(NAMES)]
+                table = np.asarray(values, np.float64)
                 keep(batch.members[begin : begin + at_a_time], table.reshape(-1, seeds, *table.shape[1:]))
     return True

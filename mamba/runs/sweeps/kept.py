@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mamba.objectives import NAMES
-from mamba.runs import folder, progress
+from mamba.runs import folder, progress, simulation
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps.outcomes import Member, Outcome
 
@@ -49,14 +48,14 @@ def forget(path: Path) -> None:
 
 
 def known(path: Path) -> dict[str, np.ndarray]:
-    """Objectives [S, 1 + W, J] of every member that is done, by its digest; also those of tasks that did a part."""
+    """Values [S, 1 + W, C] of every member that is done, by its digest; also those of tasks that did a part."""
     found: dict[str, np.ndarray] = {}
     files = [path / MEMBERS] if (path / MEMBERS).is_file() else []
     for file in [*files, *parts(path, ".npz")]:
         try:
             arrays = folder.read_arrays(file)
             digests = arrays["digests"].tolist()
-            if arrays["objectives"].tolist() != list(NAMES):
+            if arrays["columns"].tolist() != list(simulation.COLUMNS):
                 raise KeyError
         except (UserError, KeyError):
             progress.warn(f"{file} is damaged; its members are run again")
@@ -84,9 +83,9 @@ def parts(path: Path, suffix: str) -> list[Path]:
 
 
 def write(path: Path, members: Sequence[Member], values: np.ndarray) -> None:
-    """Keeps objectives [N, S, 1 + W, J] of N members."""
+    """Keeps values [N, S, 1 + W, C] of N members."""
     numbers, digests = [member.number for member in members], [member.digest for member in members]
-    arrays = {"members": np.array(numbers), "digests": np.array(digests), "objectives": np.array(NAMES)}
+    arrays = {"members": np.array(numbers), "digests": np.array(digests), "columns": np.array(simulation.COLUMNS)}
     folder.write_arrays(path, {**arrays, "values": values})
 
 

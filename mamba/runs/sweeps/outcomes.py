@@ -101,7 +101,7 @@ def command_of(spec: specs.Spec, choice: specs.Choice, *, shared: Sequence[str] 
 
 
 def of_values(config: RunConfig, values: np.ndarray) -> Outcome:
-    """The outcome of a simulated member, from its objectives [S, 1 + W, J]."""
+    """The outcome of a simulated member, from its values [S, 1 + W, C]."""
     rows = simulation.rows(simulation.kept(config, values))
     lost = np.flatnonzero(~np.isfinite(values).all(axis=(0, 2)))
     if not len(lost):

@@ -20,7 +20,7 @@ from mamba.runs.markup import Cell, Column, Html, count, duration, join, number,
 from mamba.runs.pictures.bands import Band, bands
 from mamba.runs.pictures.parallel import Axis, parallel
 from mamba.runs.sections.shared import KEY, Figures, is_number
-from mamba.runs.simulation import PART
+from mamba.runs.simulation import PART, TRAITS, WHOLE
 from mamba.runs.sweeps import kept, outcomes
 
 LISTED = 1000  # members in the table; a page with more is slow
@@ -148,6 +148,9 @@ def _metric(member: Mapping[str, Any], name: str) -> float:
 def _spoken(metric: str) -> str:
     """A metric as people say it: an objective by its label, anything else, such as how far a limit is broken, by its name."""
     of, _, name = metric.rpartition("/")
+    trait = metric.removeprefix(f"{WHOLE}/")
+    if trait in TRAITS:
+        return TRAITS[trait].label
     return OBJECTIVES[name].label if name in OBJECTIVES and of in (PART, *outcomes.FINAL.values()) else metric
 
 
@@ -250,8 +253,8 @@ def _course(swept: _Swept, drawn: Figures) -> Html:
     hours = folder.column(swept.rows, swept.at)
     unit = swept.at.replace("_", "-")
     pictures, drawings = [], []
-    for name, of in OBJECTIVES.items():
-        at = {word: folder.column(swept.rows, f"{PART}/{name}/{word}") for word in outcomes.QUANTILES}
+    for name, of in ({f"{PART}/{name}": of for name, of in OBJECTIVES.items()} | TRAITS).items():
+        at = {word: folder.column(swept.rows, f"{name}/{word}") for word in outcomes.QUANTILES}
         if not np.isfinite(at["median"]).any():
             continue
         around = [Band("all members", at["min"], at["max"]), Band("half of them", at["q25"], at["q75"])]

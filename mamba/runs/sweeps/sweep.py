@@ -9,7 +9,7 @@ whatever interrupts the sweep, and the report says which command repeats it.
       parts/           finished batches, until all are
       members/<k>-<digest>/  run folders of members: all where they are processes, those in training, else those that
                        `log.member_runs` asks for; a member has the folder of its digest, also where its number changes
-      members.npz      objectives [M, S, 1 + W, J]
+      members.npz      values [M, S, 1 + W, C] in the order of `simulation.COLUMNS`
       members.jsonl    a row for each member: settings, metrics, command
       metrics.jsonl    quantiles over members
       summary.json     best members, groups, how to repeat it
@@ -70,7 +70,7 @@ class _Open(NamedTuple):
         base: what all members start from.
         path: the folder; that of a part for a part.
         root: the folder of the whole sweep.
-        known: objectives [S, 1 + W, J] of members that simulated, by their digest.
+        known: values [S, 1 + W, C] of members that simulated, by their digest.
         ended: outcomes of members that trained in step, by their digest.
         programs: compiled so far.
         trainers: likewise, for members that train in step.

@@ -22,7 +22,7 @@ import pytest
 from mamba import cli
 from mamba import ecosystem as eco
 from mamba.algorithms import registry
-from mamba.objectives import NAMES
+from mamba.objectives import NAMES, NETWORK
 from mamba.runs import folder, loop, simulation
 from mamba.runs.config import dump_yaml, load_config, read_yaml
 from mamba.runs.errors import UserError
@@ -84,9 +84,14 @@ def test_a_sweep_leaves_what_it_promises(swept):
     assert [row["member"] for row in rows] == list(range(8))
     assert swept.summary["groups"] == [list(range(8))] and swept.summary["frozen"] == []
     values = values_of(swept.path)
-    assert values[0].shape == (2, 1 + 3, len(NAMES))
+    assert values[0].shape == (2, 1 + 3, len(simulation.COLUMNS))
     k = NAMES.index("polarisation")
     assert rows[3]["simulation/polarisation"] == pytest.approx(values[3][:, 0, k].mean())
+    apart = rows[3]["simulation/network/assortativity"]
+    assert 0.0 < apart < 1.0 and apart == pytest.approx(
+        values[3][:, 0, simulation.COLUMNS.index("network/assortativity")].mean()
+    )
+    assert {f"network/{name}/median" for name in NETWORK} <= set(folder.read_metrics(swept.path / folder.METRICS)[0])
     best = min(rows, key=lambda row: row["simulation/polarisation"])["member"]
     assert swept.summary["best"][0] == best
     # The best have run folders with a report; the batches are gone.
@@ -279,7 +284,7 @@ def _full(*arguments, **named):
 def test_out_of_memory_names_the_group_and_the_batch_to_try(tmp_path, monkeypatch, per_batch, chunk, words):
     def compiled(fitted, members):
         if "members 0, 1, 4, 5 " in fitted._who:  # this group fits
-            return SimpleNamespace(run=lambda *given: np.zeros((16, 4, len(NAMES) + 3)), chunk=16, bytes=1)
+            return SimpleNamespace(run=lambda *given: np.zeros((16, 4, len(simulation.COLUMNS))), chunk=16, bytes=1)
         return SimpleNamespace(run=_full, chunk=chunk, bytes=2**33)
 
     monkeypatch.setattr(batches.simulation.Fitted, "compiled", compiled)
@@ -311,7 +316,7 @@ def test_the_page_of_a_sweep_draws_quantiles_and_parallel_coordinates(swept):
     page = report.write_report(swept.path).read_text(encoding="utf-8")
     course, parallel = (json.loads(text)["variants"] for text in re.findall(r'id="figure-\d+">(.*?)</script>', page))
     rows = folder.read_metrics(swept.path / folder.METRICS)
-    assert len(course) == len(NAMES)  # a drawing of each objective, to choose from
+    assert len(course) == len(NAMES) + len(NETWORK)  # a drawing of each objective and trait, to choose from
     drawing = course[NAMES.index("wellbeing")]["data"]
     assert {trace["type"] for trace in drawing} == {"scatter"} and drawing[-1]["name"] == "median member"
     assert [trace["name"] for trace in drawing if trace.get("fill") == "tonexty"] == ["all members", "half of them"]
