@@ -736,7 +736,7 @@ def step(
     metrics = {
         **sums,
         **measures.states(users, footprint, people, sizes),
-        **measures.ties(rewired),
+        **measures.ties(rewired, served.users.opinion),
         **measures.removals(
             taken,
             wrong,

@@ -186,16 +186,17 @@ class Trait(NamedTuple):
 
 def _assortativity(metrics: Metrics, users: int) -> Array:
     del users
-    apart = jnp.sum(metrics["tie_distances"]) / (jnp.sum(metrics["ties_looked_at"]) + _EPSILON)
-    return 1.0 - apart / (2.0 * jnp.mean(metrics["polarisation"]) + _EPSILON)
+    looked = jnp.sum(metrics["ties_looked_at"])
+    apart = jnp.sum(metrics["tie_distances"]) / (looked + _EPSILON)
+    return jnp.where(looked > 0, 1.0 - apart / (2.0 * jnp.mean(metrics["opinion_variance"]) + _EPSILON), 0.0)
 
 
 NETWORK: dict[str, Trait] = {
     "assortativity": Trait(
         "assortativity of ties by opinion",
-        "1 - mean squared opinion distance over ties / that of two users drawn at random; every user counts once, with one tie "
-        "drawn in each step",
-        "1 where all neighbours agree, 0 where ties know nothing of opinions",
+        "1 - mean squared opinion distance over ties / that of two users drawn at random; every user counts once in a step, with "
+        "a tie that is drawn, or taken in turn where ties are fixed; 0 without ties",
+        "0 as at random, 1 in full agreement",
         "Newman 2003 (numeric assortativity)", _assortativity,
     ),
     "ties_replaced": Trait(

@@ -83,6 +83,7 @@ def sections(workspaces: Any, reports: Any) -> list[Any]:
             [
                 reports.MediaBrowser(media_keys=[f"interactions/{name}/matrix" for name in KEY]),
                 lines("pairs", pattern="interactions/.*__on__.*"),
+                lines("pairs since the default levers", pattern="shifts/.*__on__.*"),
             ],
         ),
         section("The network: simulations, and members of sweeps", network),

@@ -40,6 +40,7 @@ METRICS = {
         "overturned": [0.0, 1.0],
         "reviews": [5.0, 7.0],
         "ties_looked_at": [10.0, 8.0],
+        "opinion_variance": [0.2, 0.4],
         "tie_distances": [1.5, 1.2],
         "ties_replaced": [2.0, 1.0],
     }.items()
@@ -81,9 +82,11 @@ def test_formula(name):
 
 
 def test_traits_of_the_network():
-    by_hand = {"assortativity": 1 - (2.7 / 18) / (2 * 0.2), "ties_replaced": 3 / 20}
+    by_hand = {"assortativity": 1 - (2.7 / 18) / (2 * 0.3), "ties_replaced": 3 / 20}
     got = objectives.traits(METRICS, USERS)
     np.testing.assert_allclose(got, [by_hand[name] for name in objectives.NETWORK], rtol=1e-5)
+    alone = METRICS | {name: jnp.zeros(2) for name in ("ties_looked_at", "tie_distances", "ties_replaced")}
+    np.testing.assert_array_equal(objectives.traits(alone, USERS), 0.0)
 
 
 def test_evaluate_is_in_the_order_of_names():

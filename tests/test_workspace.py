@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from mamba import passing
 from mamba.meta import optimise, vector
 from mamba.objectives import NAMES
-from mamba.runs import analysis, folder, loop, simulation, tracking, training
+from mamba.runs import analysis, folder, loop, shifts, simulation, tracking, training
 from mamba.runs.config import load_config
 from mamba.runs.sweeps import outcomes
 
@@ -46,7 +47,10 @@ def test_the_dashboard_is_built_and_printed_without_asking_anybody(capsys, monke
 def logged(tmp_path_factory):
     """Names of all that a run, a simulation and a sweep log, from the functions that make them; the numbers are made up."""
     path = tmp_path_factory.mktemp("run")
-    config = load_config(ROOT / "configs" / "smoke.yaml", ["scenario.users=60", "meta.steps=1", "meta.keep={trust: 1}"])
+    config = load_config(
+        ROOT / "configs" / "smoke.yaml",
+        ["scenario.users=60", "meta.steps=1", "interactions.every=1", "meta.keep={trust: 1}"],
+    )
     job = loop.prepare(config)
     names: set[str] = set()
 
@@ -87,6 +91,11 @@ def logged(tmp_path_factory):
     asked = job._replace(measure=measure)
     results = analysis.run(asked, path, None, tracker=tracker, stop=lambda: False)
     log(0, analysis.row(results.analysis))
+    metrics = folder.open_metrics(path / folder.METRICS)
+    trainer = SimpleNamespace(baseline=job.inputs.levers)
+    common = {"path": path, "metrics": metrics, "tracker": tracker, "stop": lambda: False}
+    shifts.visitor(asked, trainer, results.measured, **common)(before._replace(step=np.int32(1)))
+    metrics.close()
     return names
 
 

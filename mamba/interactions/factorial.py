@@ -194,6 +194,18 @@ def better_signs() -> np.ndarray:
     return np.asarray(benefit_sign(), np.float64)
 
 
+def _negligible(shown: Estimate, margin: np.ndarray) -> np.ndarray:
+    """[A, A, J] pairs of estimates whose interval lies within the margins [J]."""
+    wide = margin * (1.0 - np.eye(shown.mean.shape[0]))[:, :, None]  # the diagonal is no pair
+    return equivalent(shown, margin=wide) & (wide > 0)
+
+
+def on_scale_of(found: Analysis, other: Analysis) -> Analysis:
+    """An analysis with the spread of another, and with its margin for the shown index: so that their matrices have one unit."""
+    none = _negligible(found.shown_pair, other.verdicts.margin)
+    return found._replace(spread=other.spread, index_none=none)
+
+
 def analyse(
     names: Sequence[str],
     values: np.ndarray,
@@ -242,7 +254,6 @@ def analyse(
     shown = average if index is None else of(index.pair)
     upper = np.triu(np.ones((len(names), len(names)), bool), 1)[:, :, None]
     found = discoveries(np.where(upper, shown.p, np.nan), config.false_discovery_rate)
-    margin = judged.margin * (1.0 - np.eye(len(names)))[:, :, None]  # the diagonal is no pair
     gain = variance_ratio(table, made.context.main)  # [A, J]
     known = np.asarray(np.isfinite(gain).any(axis=0))
     return Analysis(
@@ -256,7 +267,7 @@ def analyse(
         index_main=None if index is None else of(index.main),
         index_pair=None if index is None else shown,
         index_confirmed=found | found.swapaxes(0, 1),
-        index_none=equivalent(shown, margin=margin) & (margin > 0),
+        index_none=_negligible(shown, judged.margin),
         shapley=None if index is None else of(games.shapley(len(names))),
         anova=games.anova_of_seeds(table, confidence=config.confidence)
         if index is not None and len(table) > 2

@@ -16,6 +16,13 @@ class InteractionsConfig:
         20, "steps that the whole platform runs before algorithms are switched off; what is frozen knows these", unit="steps",
         ge=0,
     )  # fmt: skip
+    every: int = setting(
+        0,
+        "meta-steps after which `mamba-eco run` analyses the levers as they are then, besides the default ones: the whole "
+        "factorial again after the same warm-up, also after the last meta-step; 0 does not",
+        unit="meta-steps",
+        ge=0,
+    )
     windows: int = setting(
         4, "parts of the rollout in which interactions are also measured; 0 measures the whole only", ge=0
     )

@@ -23,9 +23,10 @@ from mamba.runs import figures, folder, progress
 from mamba.runs.config import APART, SERVICES, RunConfig, config_digest
 from mamba.runs.errors import UserError
 from mamba.runs.job import Job
-from mamba.runs.stops import Stopped, counted, heed
+from mamba.runs.stops import Stopped, between_chunks, counted, heed
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
+from mamba.types import Levers
 
 STAGE = "interactions"
 PART = "interactions.part.npz"
@@ -34,7 +35,15 @@ _INDIFFERENT = (
     *(*SERVICES, *(section for section in APART if section != STAGE), "meta", "evaluation"),
     *(
         f"interactions.{name}"
-        for name in ("confidence", "false_discovery_rate", "resolution", "background", "index", "learning_pairs")
+        for name in (
+            "every",
+            "confidence",
+            "false_discovery_rate",
+            "resolution",
+            "background",
+            "index",
+            "learning_pairs",
+        )
     ),
 )
 _ESTIMATES = ("main", "pair", "switch_off", "context_pair")
@@ -181,6 +190,24 @@ def _table(job: Job, path: Path, stop: Callable[[], bool]) -> np.ndarray | None:
     return table
 
 
+def table_of(job: Job, levers: Levers, *, stop: Callable[[], bool]) -> np.ndarray:
+    """The value table [S, R, 1 + W, J] of other levers than the default ones, on the same seeds and after the same warm-up.
+
+    Args:
+        job: the job.
+        levers: one platform's, from the end of the warm-up on, which the default ones run.
+        stop: whether a signal asks to stop.
+
+    Raises:
+        Stopped: a signal arrived between two chunks.
+    """
+    keys = jax.random.split(stream(job.key, STAGE), job.config.interactions.seeds)
+    design = factorial.plan(len(job.ecosystem.names)).design
+    everyone = factorial.members(job.ecosystem, levers, keys, design=design)
+    values = between_chunks(job.measure, stop)(everyone)
+    return values.reshape(len(keys), len(design.gates), *values.shape[1:])
+
+
 def _part(job: Job, path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Seeds [s, R, 1 + W, J] that a stopped process finished; none where they are of another configuration."""
     target = path / PART
@@ -275,13 +302,17 @@ def row(analysis: factorial.Analysis) -> dict[str, Any]:
     return result
 
 
-def _log(names: tuple[str, ...], analysis: factorial.Analysis, tracker: Tracker) -> None:
-    shown = analysis.shown_pair
+def log_matrices(step: int, analysis: factorial.Analysis, tracker: Tracker) -> None:
+    """The matrix of every objective, as scalars of pairs and as a heat map, under a meta-step."""
     for k, (objective, about) in enumerate(OBJECTIVES.items()):
-        tracker.log_matrix(0, f"{STAGE}/{objective}", names, shown.mean[:, :, k])
+        tracker.log_matrix(step, f"{STAGE}/{objective}", analysis.names, analysis.shown_pair.mean[:, :, k])
         health = 1.0 if about.better == "higher" else -1.0
-        tracker.log_figure(0, f"{STAGE}/{objective}/matrix", figures.matrix(heat_map(analysis, k, health)).figure)
-    parts = ("mean", "low", "high", "p")
+        tracker.log_figure(step, f"{STAGE}/{objective}/matrix", figures.matrix(heat_map(analysis, k, health)).figure)
+
+
+def _log(names: tuple[str, ...], analysis: factorial.Analysis, tracker: Tracker) -> None:
+    log_matrices(0, analysis, tracker)
+    shown, parts = analysis.shown_pair, ("mean", "low", "high", "p")
     judged = analysis.verdicts.interaction  # of benefits: positive is healthier
     everything = [
         (

@@ -34,6 +34,7 @@ from mamba.runs import (
     restoration,
     second_order,
     sensitivities,
+    shifts,
     signals,
     simulation,
     stops,
@@ -193,7 +194,7 @@ def _closed(
 ) -> dict[str, Any]:
     """Carries out the stages in a claimed folder and writes summary and report."""
     config, path = job.config, place.path
-    for stage in _OPTIONAL:
+    for stage in (shifts, *_OPTIONAL) if stages is _run_stages else _OPTIONAL:
         stage.check(job)
     for name in job.config.evaluation.transfer:
         evaluation.elsewhere(job.config, name)  # refused now, not after hours of training
@@ -226,7 +227,14 @@ def _closed(
         if row.get("stage") in (RESTORATION, EVALUATION):
             return bool(before) and stages in (_analysis_stages, _simulation_stages)
         at = row.get("meta_step")
-        return row.get("stage") == TRAINING and isinstance(at, int) and at < done
+        if not isinstance(at, int):
+            return False
+        if row.get("stage") == shifts.STAGE:  # of the levers after so many meta-steps
+            mine = row.get("digest") == shifts.digest(config)
+            if not mine:
+                progress.say(f"interactions after meta-step {at} were analysed with other settings and are dropped")
+            return mine and at <= done
+        return row.get("stage") == TRAINING and at < done
 
     identity = folder.run_id(path)
     metrics = folder.open_metrics(path / folder.METRICS, keep=stays)
@@ -406,10 +414,14 @@ def _run_stages(of: _Open) -> dict[str, Any] | None:
 def _train_stages(of: _Open, results: analysis.Results | None = None) -> dict[str, Any] | None:
     """Training and evaluation, with what was found of interactions; the summary, None after a stop."""
     job, trainer = of.job, of.trainer
-    state = training.train(job, trainer, of.state, path=of.path, metrics=of.metrics, tracker=of.tracker, stop=of.stop)
+    common: dict[str, Any] = {"path": of.path, "metrics": of.metrics, "tracker": of.tracker, "stop": of.stop}
+    watched = results is not None and job.config.interactions.every
+    visit = shifts.visitor(job, trainer, results.measured, **common) if watched else lambda state: None
+    state = training.train(job, trainer, of.state, visit=visit, **common)
     if of.stop():
         return None
     try:
+        visit(state)
         state, kept = _restored(of, trainer, state)
     except stops.Stopped:
         return None

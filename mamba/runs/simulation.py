@@ -6,7 +6,6 @@ one; both make the same members, and a member of a sweep gives the numbers that 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +92,18 @@ def at_home(inputs: eco.Inputs) -> eco.Inputs:
 
 _RESULTS = results.of_stage(FILE, reads={STAGE: results.ALL}, indifferent=("meta", "evaluation"))
 _PART = results.of_stage(PART_FILE, reads={STAGE: results.ALL}, indifferent=("meta", "evaluation"))
-is_stale = functools.partial(results.is_stale, _RESULTS)
+
+
+def is_stale(job: Job, path: Path) -> bool:
+    """Whether a run folder holds a simulation of another configuration, or of other columns."""
+    return (path / FILE).exists() and _known(_RESULTS, job, path) is None
+
+
+def _known(of: results.Results, job: Job, path: Path) -> dict[str, np.ndarray] | None:
+    """What there is of this configuration and these columns."""
+    arrays = results.kept(of, job, path)
+    mine = arrays is not None and arrays.get("columns", np.array([])).tolist() == list(COLUMNS)
+    return arrays if mine else None
 
 
 def kept(config: RunConfig, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -120,7 +130,7 @@ def run(job: Job, path: Path, *, stop: Callable[[], bool]) -> dict[str, np.ndarr
     def measure() -> dict[str, np.ndarray]:
         simulate = evaluator(job.ecosystem, at_home(job.inputs), job.config, chunk=job.config.chunk)
         everyone, total = members(job.ecosystem, job.config), job.config.simulation.seeds
-        done = results.kept(_PART, job, path)
+        done = _known(_PART, job, path)
         values = [] if done is None else list(done["values"])
         size = distributed.of_all(simulate.compiled(distributed.mine(everyone)).chunk)
         with progress.progress(total, f"simulation: {total} rollouts", done=len(values)) as meter:

@@ -74,10 +74,21 @@ def train(
     metrics: folder.MetricsLog,
     tracker: Tracker,
     stop: Callable[[], bool],
+    visit: Callable[[optimise.TrainingState], None] = lambda state: None,
 ) -> optimise.TrainingState:
     """Meta-steps until all are done or a signal asks to stop; every state that is left behind is saved.
 
     A meta-step that a signal ends between two chunks of its evaluations is lost; the state before it is saved.
+
+    Args:
+        job: the job.
+        trainer: from `trainer_of`.
+        state: where to go on.
+        path: run folder.
+        metrics: the open `metrics.jsonl`.
+        tracker: where to log.
+        stop: whether a signal asks to stop.
+        visit: called with the state before every meta-step; may raise `Stopped`.
     """
     config = job.config
     total, begun = config.meta.steps, int(state.step)
@@ -87,15 +98,17 @@ def train(
     with progress.progress(total, "training", done=begun) as meter:
         while int(state.step) < total:
             index = int(state.step)
-            clock = time.perf_counter()
             passed = open_blocks
             try:
                 stops.heed(stop)
+                visit(state)
+            except stops.Stopped:
+                return _left(config, state, path, begun)
+            try:
+                clock = time.perf_counter()
                 state, told = optimise.step(trainer, state)
             except stops.Stopped:
-                if index > begun and index % config.checkpoint.every:
-                    save(config, state, path)
-                return state
+                return _left(config, state, path, begun)
             except ValueError as error:
                 raise UserError(f"meta: {error}") from error
             except jax.errors.JaxRuntimeError as error:
@@ -117,6 +130,14 @@ def train(
             if index + 1 == total or (index + 1) % config.checkpoint.every == 0:
                 save(config, state, path)
             meter.advance(1, utility=told.utility)
+    return state
+
+
+def _left(config: RunConfig, state: optimise.TrainingState, path: Path, begun: int) -> optimise.TrainingState:
+    """The state that a signal leaves, saved where it was not."""
+    index = int(state.step)
+    if index > begun and index % config.checkpoint.every:
+        save(config, state, path)
     return state
 
 

@@ -70,11 +70,10 @@ def served(
 
 def states(users: Users, footprint: Footprint, people: Population, sizes: Sizes) -> Metrics:
     """State averages after the transition; scalars."""
-    mean = jnp.mean(users.opinion, axis=1, keepdims=True)
     seen = total(footprint.seen, axis=0)
     diversity = normalised_entropy(footprint.seen)
     return {
-        "polarisation": jnp.mean((users.opinion - mean) ** 2),
+        "polarisation": polarisation(users.opinion),
         "wellbeing": jnp.mean(users.wellbeing),
         "trust": jnp.mean(users.trust),
         "resilience": jnp.mean(users.resilience),
@@ -84,9 +83,15 @@ def states(users: Users, footprint: Footprint, people: Population, sizes: Sizes)
     }
 
 
-def ties(rewired: Rewired) -> Metrics:
-    """Sums over the tie that each user looked at; scalars."""
+def polarisation(opinion: Array) -> Array:
+    """Mean over topics of the variance of opinions [D, U] over users."""
+    return jnp.mean((opinion - jnp.mean(opinion, axis=1, keepdims=True)) ** 2)
+
+
+def ties(rewired: Rewired, opinion: Array) -> Metrics:
+    """Sums over the tie that each user looked at, and the variance of the opinions [D, U] that met there; scalars."""
     return {
+        "opinion_variance": polarisation(opinion),
         "ties_looked_at": jnp.sum(rewired.looked),
         "tie_distances": jnp.sum(rewired.apart),
         "ties_replaced": jnp.sum(rewired.replaced),

@@ -28,7 +28,9 @@ from mamba.runs.folder import load_run
 
 ROOT = Path(__file__).parents[2]
 # Without the stage of second-order effects, which takes most of a minute to compile; `test_second_order_stage` has it.
-TINY = ["--scenario.users=60", "--steps=6", "--log.wandb=disabled", "--second_order.seeds=0"]
+TINY = [
+    *("--scenario.users=60", "--steps=6", "--log.wandb=disabled", "--second_order.seeds=0", "--interactions.every=3"),
+]
 SECOND_ORDER = ["--second_order.seeds=2", "--second_order.audit_seeds=4", "--second_order.audit_pairs=4"]
 
 
@@ -77,7 +79,9 @@ def finished(tmp_path_factory, cache):
 def test_a_run_leaves_what_it_promises(finished):
     run = load_run(finished)
     stages = [row["stage"] for row in run.metrics]
-    assert stages == ["interactions", *["training"] * 4, "restoration", "evaluation"]
+    training = [*["training"] * 3, "shifts", "training", "shifts"]
+    assert stages == ["interactions", *training, "restoration", "evaluation"]
+    assert [row["meta_step"] for row in run.metrics if row["stage"] == "shifts"] == [3, 4]
     assert run.summary["finished"] is True
     assert set(run.summary["objectives"]) == set(NAMES)
     chex.assert_shape(run.interactions["values"], (2, 8, len(NAMES)))
@@ -145,15 +149,15 @@ def raises(name):
 sys.modules["wandb"] = types.ModuleType("wandb")
 sys.modules["wandb"].__getattr__ = raises
 """
-TERMINATED_IN_THE_SECOND_STEP = """
+IN_STEP = """
 import os, signal, sys
 from mamba.meta import optimise
 step = optimise.step
-def terminated(trainer, state):
-    if int(state.step) == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
+def ended(trainer, state):
+    if int(state.step) == %d:
+        os.kill(os.getpid(), signal.%s)
     return step(trainer, state)
-optimise.step = terminated
+optimise.step = ended
 """
 TERMINATED_AFTER_A_CHUNK_OF = """
 import os, signal, sys
@@ -244,7 +248,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(finished, cache):
 
 def test_a_termination_signal_saves_within_one_chunk_and_a_full_disk_takes_nothing_away(finished, cache, tmp_path):
     folder = tmp_path / "stopped"
-    result = _harmed(TERMINATED_IN_THE_SECOND_STEP, folder, cache)
+    result = _harmed(IN_STEP % (1, "SIGTERM"), folder, cache)
     assert result.returncode == 0, result.stderr
     assert "stopped in good order; the same command continues" in result.stderr
     # The step it came in was finished and saved, though no checkpoint was due, and none was begun after it.
@@ -261,10 +265,25 @@ def test_a_termination_signal_saves_within_one_chunk_and_a_full_disk_takes_nothi
     assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
+def test_interactions_of_trained_levers_are_kept_where_their_levers_were_saved(finished, cache, tmp_path):
+    for name, saved in (("SIGTERM", True), ("SIGKILL", False)):
+        folder = tmp_path / name
+        result = _harmed(IN_STEP % (3, name), folder, cache)
+        assert result.returncode == (0 if saved else -signal.SIGKILL), result.stderr
+        left = [row["stage"] for row in load_run(folder).metrics]
+        assert left == ["interactions", *["training"] * 3, "shifts", *["training"] * saved]
+        result = _run(folder, cache)
+        assert result.returncode == 0, result.stderr
+        assert "levers after meta-step 4" in result.stderr
+        assert ("levers after meta-step 3" not in result.stderr) == saved
+        assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
 @pytest.mark.slow  # compiles for smaller chunks; `test_stops` has the rule
 def test_an_evaluation_is_left_after_a_chunk_with_the_state_before_it_saved(cache, tmp_path):
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    few = ["--chunk=2", "--evaluation.seeds=6"]
+    few = ["--chunk=2", "--evaluation.seeds=6", "--interactions.every=0"]
     assert _run(whole, cache, *few).returncode == 0
     for when, taken in ((IN_THE_THIRD_STEP, 2), (IN_THE_RESTORATION, 4)):
         result = _harmed(TERMINATED_AFTER_A_CHUNK_OF % when, folder, cache, *few)
@@ -494,6 +513,9 @@ def test_the_row_of_an_analysis_is_written_anew_where_it_is_read_otherwise(copie
         row["interactions/polarisation/home__on__takedown"] == after.interactions["shapley_taylor_pair_mean"][0, 1, at]
     )
     assert row["interactions/polarisation/home__on__takedown"] != old["interactions/polarisation/home__on__takedown"]
+    # Levers on the way there are not trained again: what was seen of them with the other index is dropped, and said.
+    assert [each["meta_step"] for each in after.metrics if each["stage"] == "shifts"] == [4]
+    assert "interactions after meta-step 3 were analysed with other settings and are dropped" in result.stderr
 
 
 def test_windows_need_no_room_where_nothing_is_analysed():

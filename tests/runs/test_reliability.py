@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,19 @@ def test_a_signal_in_a_simulation_is_heard_after_the_chunk_and_finished_rollouts
     assert carried_out("simulate", tmp_path / "stopped", "--chunk=2") == 0
     assert rollouts.done == [1]
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("file", [simulation.FILE, simulation.PART_FILE])
+def test_rollouts_of_which_something_else_was_measured_are_made_again(file, whole, rollouts, tmp_path):
+    place = shutil.copytree(whole, tmp_path / "older")
+    arrays = folder.read_arrays(place / simulation.FILE)
+    for name in (simulation.FILE, folder.SUMMARY):
+        (place / name).unlink()
+    # As a version that measured less would have left it.
+    older = {name: value for name, value in arrays.items() if name != "columns"}
+    folder.write_arrays(place / file, older | {"values": arrays["values"][:2, :, :-1]})
+    assert carried_out("simulate", place) == 0
+    assert sum(rollouts.done) == len(arrays["values"]) and results(place) == results(whole)
 
 
 def test_a_signal_in_a_batch_of_a_sweep_is_heard_after_the_chunk(rollouts, tmp_path):

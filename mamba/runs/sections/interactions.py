@@ -6,7 +6,7 @@ import numpy as np
 
 from mamba.objectives import NAMES
 from mamba.runs.markup import Html, count, join, tag
-from mamba.runs.sections import contributions, course, pairs, provenance
+from mamba.runs.sections import contributions, course, pairs, provenance, shifted
 from mamba.runs.sections.analysed import Analysed
 from mamba.runs.sections.shared import Figures, View
 
@@ -30,6 +30,7 @@ def interactions_section(view: View, drawn: Figures) -> Html:
             contributions.waterfalls(view, of, shown, drawn),
             course.over_time(view, of, shown, drawn),
             course.while_it_learns(view, of, shown, drawn),
+            shifted.shifted(view, of, shown, drawn),
             contributions.separable(view, of, shown, drawn),
             contributions.switch_off(view, of, shown, drawn),
             provenance.provenance(view, of),

@@ -36,7 +36,7 @@ INDEX_WORDS = {
     "shapley_taylor": "Shapley-Taylor of order 2 (Sundararajan, Dhamdhere and Agarwal 2020)",
 }
 BACKGROUNDS = {"in_context": "while all other algorithms are on", "average": "averaged over the other algorithms"}
-_LABELS = {name: name.replace("_", " ") for name in VERDICTS} | {"none": "no interaction"}
+LABELS = {name: name.replace("_", " ") for name in VERDICTS} | {"none": "no interaction"}
 
 
 def in_words(view: View) -> Html:
@@ -109,7 +109,7 @@ def _hover(view: View, of: Analysed, each: Objective) -> list[list[str]]:
         if code == CODES["none"]:
             state += ", negligible"
         return (
-            f"{of.names[i]} with {of.names[j]}: {each.label}\n{size_words}, {p_value(p)}\n{_LABELS[VERDICTS[code]]}: {context} "
+            f"{of.names[i]} with {of.names[j]}: {each.label}\n{size_words}, {p_value(p)}\n{LABELS[VERDICTS[code]]}: {context} "
             f"{BACKGROUNDS[of.config.background]}\n{p_value(float(a.verdicts.p[i, j, k]))}, {state}"
         )
 
@@ -127,7 +127,7 @@ def counts(of: Analysed, shown: Sequence[Objective]) -> Html:
     confirmed = of.analysis.confirmed[upper][:, some]
     order = [*VERDICTS[2:], "none", "unresolved"]
     rows = [
-        [_LABELS[name].capitalize(), words(name), f"{here:,}"]
+        [LABELS[name].capitalize(), words(name), f"{here:,}"]
         for name in order
         if (here := int((codes == CODES[name]).sum())) or name in ("none", "unresolved")
     ]
@@ -192,7 +192,7 @@ def _row(of: Analysed, pair: Pair, each: Objective) -> list[Any]:
     return [
         f"{a} + {b}",
         each.label,
-        join([tag("strong", _LABELS[verdict]), tag("div", "; ".join(who), class_="small") if who else None]),
+        join([tag("strong", LABELS[verdict]), tag("div", "; ".join(who), class_="small") if who else None]),
         join([cell(of.alone, (i, j, k), "alone "), cell(of.given, (i, j, k), "with it ")]),
         join([cell(of.alone, (j, i, k), "alone "), cell(of.given, (j, i, k), "with it ")]),
         join(
@@ -215,7 +215,7 @@ def _by_pair(of: Analysed, shown: Sequence[Objective]) -> Html:
             for each in shown:
                 by[VERDICTS[int(codes[i, j, NAMES.index(each.name)])]].append(each.label)
             resolved = [
-                join([tag("strong", _LABELS[name]), ": ", series(labels)])
+                join([tag("strong", LABELS[name]), ": ", series(labels)])
                 for name, labels in by.items()
                 if labels and name not in ("none", "unresolved")
             ]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mamba.runs import simulation
+from mamba.runs import shifts, simulation
 from mamba.runs.config import SERVICES, RunConfig, load_config, to_mapping
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import spec as specs
@@ -111,11 +111,12 @@ def of_values(config: RunConfig, values: np.ndarray) -> Outcome:
 
 
 def of_rows(job: str, logged: Sequence[Mapping[str, Any]]) -> Outcome:
-    """The outcome of a member that ended, from the rows of its `metrics.jsonl`."""
+    """The outcome of a member that ended, from the rows of its `metrics.jsonl`; how training shifted interactions stays there."""
     at = AT[job]
     rows = [
         {at: row.get(at, 0), **{name: value for name, value in row.items() if isinstance(value, int | float)}}
         for row in logged
+        if row.get("stage") != shifts.STAGE
     ]
     final = {name: value for row in rows for name, value in row.items() if name.startswith(f"{FINAL[job]}/")}
     if lost := [name for name, value in final.items() if not math.isfinite(value)]:

@@ -152,7 +152,8 @@ def check(group: Group) -> None:
 def predicted(group: Group, *, size: int) -> int:
     """Predicted peak memory in bytes of a batch: of the derivatives (in one world) or of the rollouts, whichever is more.
 
-    Both are compiled.
+    Both are compiled. The tangents that the growth monitor follows are not: theirs is a few states, however many steps there
+    are, and the reverse pass keeps more.
     """
     parts = [range(begin, min(begin + size, len(group.members))) for begin in range(0, len(group.members), size)]
     some = parts[0]
