@@ -76,15 +76,34 @@ print(json.dumps([whole, split]))
 """
 
 
-def measured(*, gradient: bool):
-    """What one process with eight devices found: on one of them, and with users split over all."""
+LIVES = """
+import json
+import jax, numpy as np
+from mamba.runs import checkpoint, job, training
+from mamba.runs.config import load_config
+
+asked = ["shard=users", "meta.estimator=truncated", "meta.window=4", "scenario.dataset=generated", "scenario.users={users}"]
+config = load_config("smoke", asked)
+with job.devices(config):
+    made = job.prepare(config)
+    state = training.begun(made, training.trainer_of(made))
+    checkpoint.save({folder!r}, 0, state, {{}}, keep=1)
+    restored = checkpoint.latest({folder!r}, state).tree
+    print(json.dumps([
+        [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(each) if {users} in np.shape(leaf)]
+        for each in (state, restored)
+    ]))
+"""
+
+
+def ran(program: str):
+    """What a process with eight devices prints last."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(DEVICES),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    program = PROGRAM.format(users=USERS, steps=STEPS, gradient=gradient)
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )
@@ -92,9 +111,20 @@ def measured(*, gradient: bool):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def measured(*, gradient: bool):
+    """What was found on one of eight devices, and with users split over all."""
+    return ran(PROGRAM.format(users=USERS, steps=STEPS, gradient=gradient))
+
+
 @pytest.fixture(scope="module")
 def both():
     return measured(gradient=False)
+
+
+def test_lives_that_training_follows_are_split_before_the_first_step_and_after_a_resume(tmp_path):
+    begun, restored = ran(LIVES.format(users=320, folder=str(tmp_path / "checkpoints")))
+    assert len(begun) > 10 and set(begun) == {DEVICES}
+    assert restored == begun
 
 
 def test_split_users_give_the_same_numbers(both):

@@ -199,7 +199,7 @@ def _closed(
     for name in job.config.evaluation.transfer:
         evaluation.elsewhere(job.config, name)  # refused now, not after hours of training
     trainer = training.trainer_of(job, stop=stop)
-    state = optimise.start(trainer)
+    state = training.begun(job, trainer)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
     state = state if restored is None else restored.tree
     done = int(state.step)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mamba import passing, policies
+from mamba import passing, placement, policies
 from mamba.meta import growth, optimise, players, vector
 from mamba.objectives import NAMES
 from mamba.runs import checkpoint, folder, progress, stops
@@ -51,6 +51,15 @@ def trainer_of(
         )
     except ValueError as error:
         raise UserError(f"meta.{error}") from error
+
+
+def begun(job: Job, trainer: optimise.Trainer) -> optimise.TrainingState:
+    """The state before the first meta-step; lives that an estimator follows are split where users are, and after a resume, too."""
+    state = optimise.start(trainer)
+    if not placement.users_are_split():
+        return state
+    users = job.ecosystem.sizes.users
+    return jax.tree.map(lambda leaf: placement.placed(leaf, users) if users in np.shape(leaf) else leaf, state)
 
 
 def save(config: RunConfig, state: optimise.TrainingState, path: Path) -> None:

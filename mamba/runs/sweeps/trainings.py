@@ -390,7 +390,7 @@ def _opened(config: RunConfig, shared: _Shared, home: int, path: Path) -> _Membe
 
     job = _job(config, shared.ecosystem.sizes, evaluate)
     trainer = training.trainer_of(job, kernels=shared.kernels(home))
-    state = optimise.start(trainer)
+    state = training.begun(job, trainer)
     restored = checkpoint.latest(path / folder.CHECKPOINTS, state)
     state = state if restored is None else restored.tree
     done = int(state.step)
