@@ -235,7 +235,8 @@ def _posts(
 ):
     """One step's posts: packed rows [N, D + 12], the trials behind them [N, D + 4], existence [N]."""
     sizes = ecosystem.sizes
-    noise = normals(draws["trial"]).T
+    # Stored: fused into whoever reads them, they were rounded as suited that loop, so that not every program had the same ones.
+    noise = stored(lambda draws: normals(draws).T, draws["trial"])
     rows, posted = posting.post(
         creators,
         inputs.population,
