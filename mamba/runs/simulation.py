@@ -28,11 +28,8 @@ from mamba.world.parameters import as_arrays
 STAGE = "simulation"
 FILE = "simulation.npz"
 PART_FILE = "simulation.part.npz"  # the rollouts that are done, until all are
-WHOLE, PART, NET = (
-    "simulation",
-    "ecosystem",
-    "network",
-)  # before what is of the whole rollout, of a part of it, of its network
+# Names begin with these: what is of the whole rollout, of a part of it, of its network.
+WHOLE, PART, NET = "simulation", "ecosystem", "network"
 TRAITS = {f"{NET}/{name}": trait for name, trait in NETWORK.items()}
 COLUMNS = (*NAMES, *TRAITS)  # what is measured
 
