@@ -63,30 +63,34 @@ def _drawn(users: int, mean_degree: int, *, seed: int) -> Dataset:
     )  # fmt: skip
 
 
-def load(config: ScenarioConfig, *, seed: int) -> Scenario:
+def load(config: ScenarioConfig, *, seed: int, dataset: Dataset | None = None) -> Scenario:
     """Builds the population a configuration asks for.
 
     Args:
         config: data and sizes.
         seed: of the draws that are not in the data (susceptibility, habits, who is cut off).
+        dataset: your own network, such as `mamba.datasets.from_edges` makes; it takes the place of the one that
+            `config.dataset` names, and everything else that the configuration says holds for it. None loads that one.
 
     Returns:
         The scenario.
 
     Raises:
-        ValueError: unknown data set, or a file that is not a usable edge list; one clear line that names the setting.
+        ValueError: unknown data set, or a file or `dataset` that is not a usable network; one clear line that names it.
         FileNotFoundError: the file does not exist.
     """
-    with _about("scenario.dataset"):
-        whole = _network(config, seed=seed)
+    if dataset is None:
+        with _about("scenario.dataset"):
+            whole = _network(config, seed=seed)
+    else:
+        whole = _given(dataset)
     if config.users == 1:
         raise ValueError("scenario.users: 1 leaves nobody to follow; give at least 2, or 0 for everyone")
-    dataset = datasets.part(whole, config.users, seed=seed) if 0 < config.users < whole.n_users else whole
+    used = datasets.part(whole, config.users, seed=seed) if 0 < config.users < whole.n_users else whole
     if config.ties == "rewired":
         # The null model of everything but degrees: communities, reciprocity and clustering go.
-        edges = network.switched(dataset.edges, dataset.n_users, seed=seed)
-        dataset = dataclasses.replace(dataset, edges=edges)
-    n_users = dataset.n_users
+        used = dataclasses.replace(used, edges=network.switched(used.edges, used.n_users, seed=seed))
+    n_users = used.n_users
     sizes = Sizes(
         users=n_users,
         creators=max(1, round(config.creators * n_users)),
@@ -109,17 +113,15 @@ def load(config: ScenarioConfig, *, seed: int) -> Scenario:
             conversation = _conversation(config.opinions)
         with _about("scenario.topics"):
             positions, _ = datasets.opinions(conversation, sizes.topics)
-    innate = datasets.assign_opinions(
-        positions, dataset.edges, n_users, homophily=config.homophily, seed=seed, rounds=8
-    )
+    innate = datasets.assign_opinions(positions, used.edges, n_users, homophily=config.homophily, seed=seed, rounds=8)
     with _about("scenario.topics"):
-        topics = datasets.topics(dataset, sizes.topics, seed=seed)
-    population, facts = _population(dataset, innate, topics, sizes, seed=seed)
+        topics = datasets.topics(used, sizes.topics, seed=seed)
+    population, facts = _population(used, innate, topics, sizes, seed=seed)
     share = "all" if n_users == whole.n_users else f"a connected part of {n_users:,} of the {whole.n_users:,}"
     story = {
-        "network": f"{dataset.title}: {share} users, {len(dataset.edges):,} follow edges"
+        "network": f"{used.title}: {share} users, {len(used.edges):,} follow edges"
         + (", drawn anew with the same degrees" if config.ties == "rewired" else ""),
-        "source": f"{dataset.source} ({dataset.licence})",
+        "source": f"{used.source} ({used.licence})",
         "opinions": f"innate opinions on {sizes.topics} topics from {config.opinions}, homophily {config.homophily:g}",
         **facts,
     }
@@ -135,6 +137,15 @@ def _about(setting: str) -> Generator[None, None, None]:
         raise type(error)(f"{setting}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from error
+
+
+def _given(dataset: Dataset) -> Dataset:
+    """A network from the caller, refused where its edges are not usable."""
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"dataset: a {type(dataset).__name__} is not a network; give a Dataset, such as mamba.datasets.from_edges makes"
+        )
+    return dataclasses.replace(dataset, edges=network.check_edges(dataset.edges, dataset.n_users, name="dataset.edges"))
 
 
 def _network(config: ScenarioConfig, *, seed: int) -> Dataset:

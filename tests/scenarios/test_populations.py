@@ -6,6 +6,7 @@ import chex
 import numpy as np
 import pytest
 
+from mamba import datasets
 from mamba.scenarios import populations
 from mamba.scenarios.settings import ScenarioConfig
 
@@ -101,6 +102,33 @@ def test_edge_lists_are_read_and_cleaned_from_a_configuration(tmp_path):
         populations.load(replace(mine, clean_edges=True), seed=0)
     with pytest.raises(FileNotFoundError, match=r"^scenario\.dataset: .*no such file"):
         populations.load(replace(mine, dataset=str(tmp_path / "absent.csv")), seed=0)
+
+
+def test_a_network_of_ones_own_gives_what_its_file_gives(tmp_path):
+    path = tmp_path / "follows.csv"
+    edges = datasets.load("twitch_es").edges
+    np.savetxt(path, edges, fmt="%d", delimiter=",", header="reader,source", comments="")
+    for config in (replace(SMALL, users=0), SMALL, replace(SMALL, ties="rewired")):
+        there = populations.load(replace(config, dataset=str(path)), seed=3)
+        for mine in (datasets.from_edges(path), datasets.from_edges(edges)):
+            # what the configuration names is not looked at
+            given = populations.load(replace(config, dataset="absent.csv"), seed=3, dataset=mine)
+            chex.assert_trees_all_equal(given.population, there.population)
+            assert given.sizes == there.sizes
+
+
+def test_a_packaged_network_given_is_the_one_named(real):
+    given = populations.load(SMALL, seed=3, dataset=datasets.load("twitch_engb"))
+    chex.assert_trees_all_equal(given.population, real.population)
+    assert given.story == real.story and given.sizes == real.sizes
+
+
+def test_what_is_given_must_be_a_network():
+    with pytest.raises(ValueError, match=r"^dataset: a Conversation is not a network; give a Dataset"):
+        populations.load(SMALL, seed=0, dataset=datasets.load("polis_vtaiwan_uberx"))
+    broken = replace(datasets.from_edges([(0, 1), (1, 2)]), n_users=2)
+    with pytest.raises(ValueError, match=r"^dataset\.edges: .*n_users = 2"):
+        populations.load(SMALL, seed=0, dataset=broken)
 
 
 def test_a_generated_network_needs_no_data():
