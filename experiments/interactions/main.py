@@ -189,15 +189,16 @@ def onset(study: Study) -> list[str]:
         "### When they begin to",
         "",
         "Interaction in each part of the rollout, in spreads of the whole (bold: the interval excludes 0 after Bonferroni over "
-        "the parts). Here the sign is that of the objective.",
+        "the parts). Here, too, interactions are benefits.",
         "",
         "| pair | objective | " + " | ".join(f"part {w + 1}" for w in range(count)) + " |",
         "|---|---|" + "---|" * count,
     ]
     for i, j, k in chosen:
+        better = 1.0 if OBJECTIVES[NAMES[k]].better == "higher" else -1.0
         cells = []
         for w in range(count):
-            value = f"{windows.pair.mean[i, j, w, k] / study.analysis.spread[k]:+.2f}"
+            value = f"{better * windows.pair.mean[i, j, w, k] / study.analysis.spread[k]:+.2f}"
             sure = windows.pair.p[i, j, w, k] * count < 1.0 - study.config.confidence
             cells.append(f"**{value}**" if sure else value)
         pair = f"{study.analysis.names[i]} x {study.analysis.names[j]}"
