@@ -178,7 +178,11 @@ def compared(job: Job, platforms: dict[str, Levers], values: dict[str, np.ndarra
         ("joint, in brief", "own"), steps
     )
     lines.append(f"| meta-steps, all trainings together | {' | '.join(str(budget[name]) for name in others)} |")
-    lines += ["", "Price of non-coordination, in points of the goal (joint less the other, paired):", ""]
+    lines += [
+        "",
+        "Price of non-coordination: points of the goal that joint training gains more (paired; positive is a price):",
+        "",
+    ]
     for name in others[1:]:
         price = words(estimate(100.0 * (gain["joint"] - gain[name])[:, None], CONFIDENCE))
         lines.append(f"- {name}: {price}" + (f"; no price, it breaks {broken[name]}" if broken[name] else ""))
