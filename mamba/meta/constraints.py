@@ -30,7 +30,7 @@ class Goal(NamedTuple):
     Attributes:
         weights: [J] weights of relative change; 0 where an objective does not count.
         kept: [K] indices of constrained objectives.
-        share: [K] share of the baseline each must keep.
+        share: [K] share of the baseline that each must stay above, or below where less is healthier.
     """
 
     weights: np.ndarray

@@ -48,7 +48,9 @@ class MetaConfig:
         "weight of the relative change of each objective in the scalar that is minimised; negative weights maximise",
     )
     keep: dict[str, float] = setting(
-        {"engagement_per_user": 0.97}, "constraints: share of its baseline that each objective must keep"
+        {"engagement_per_user": 0.97},
+        "constraints: share of its baseline that each objective must stay above (where more is healthier) or below (where less "
+        "is): 0.97 keeps 97 % of engagement, 1.5 allows half as many false removals again",
     )
     # U is a sum of relative changes, a few tenths in all, and a slack of 3 % in engagement is worth about 0.05 of it. Penalties
     # and rates far above that size never settle: levers swing from one side of a limit to the other.

@@ -34,6 +34,7 @@ from mamba.runs.sections.shared import (
     grouped,
     is_number,
     label_of,
+    limit_words,
     read,
     scale_words,
     spoken,
@@ -153,14 +154,7 @@ def _top(view: View) -> Html:
         )
         what.append("; " if view.training else ". ")
     if view.training:
-        goal = series(
-            [f"{label_of(view, name)}{'' if weight > 0 else ' (raised)'}" for name, weight in view.minimise.items()]
-        )
-        what.append(join([f"{count(len(view.training), 'meta-step')} trained their levers together to lower ", goal]))
-        if view.keep:
-            kept = series([f"{100 * share:g} % of {label_of(view, name)}" for name, share in view.keep.items()])
-            what.append(join([" while keeping ", kept]))
-        what.append(". ")
+        what.append(join([f"{count(len(view.training), 'meta-step')} trained their levers", *_trained_for(view), ". "]))
     if any(each.level for each in view.objectives.values()) and seeds.get("evaluation"):
         what.append(f"The levers before and after were then compared on {seeds['evaluation']} fresh seeds.")
     facts = [
@@ -204,6 +198,21 @@ def _top(view: View) -> Html:
     )
     inside.append(tag("dl", *[tag("div", tag("dt", k), tag("dd", v)) for k, v in facts if v], class_="facts"))
     return tag("header", *inside, class_="top")
+
+
+def _trained_for(view: View) -> list[Any]:
+    """What the levers were trained for, in words that follow "trained their levers"."""
+    if (view.run.config.get("meta") or {}).get("goal") == "own":
+        return [", each team its own for its own metric"]
+    goals = []
+    for way, sign in (("lower", 1.0), ("raise", -1.0)):
+        if names := [label_of(view, name) for name, weight in view.minimise.items() if sign * weight > 0]:
+            goals.append(join([f" to {way} ", series(names)]))
+    said: list[Any] = [" together", join(goals, " and")]
+    if view.keep:
+        limits = series([limit_words(view, name, float(share)) for name, share in view.keep.items()])
+        said += [", with ", limits, " of before"]
+    return said
 
 
 def _purpose(kind: str) -> str:

@@ -252,6 +252,7 @@ def test_the_page_shows_the_front(front, found, tmp_path):
         "5 platforms were trained together" in page.text
         and "What the run otherwise keeps is traded off here" in page.text
     )
+    assert "All of them were trained with trust at least 50 % of the baseline." in page.text
     assert "improves on the baseline in all of them at once" in page.text
     section = source[source.index('<section id="pareto"') :]
     row = row_of(section, "50 / 50")

@@ -17,6 +17,7 @@ from pages import (
     level,
     make,
     measured,
+    pictures,
     row_of,
     summary,
     training_row,
@@ -24,7 +25,7 @@ from pages import (
 )
 
 from mamba.objectives import NAMES, OBJECTIVES
-from mamba.runs import figures, markup, report
+from mamba.runs import figures, folder, markup, report
 from mamba.runs.errors import UserError
 from mamba.runs.pages import SCRIPT
 
@@ -53,6 +54,32 @@ def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
     assert "no clear change" in row_of(source, "retention ")
     assert "mamba-eco run tiny.yaml" in page.text and "with uncommitted changes" in page.text and "d1935" in page.text
     assert "not finished" not in page.text
+
+
+def test_the_page_says_what_was_lowered_what_was_raised_and_within_which_limits(tmp_path: Path) -> None:
+    """A limit is a floor where more is healthier, and a ceiling where less is."""
+    told = summary()
+    told["minimise"] = {"toxic_exposure_per_user": 1.0, "wellbeing": -0.5, "polarisation": 2.0}
+    told["keep"] = {"engagement_per_user": 0.97, "false_removal_rate": 1.5}
+    row = training_row(0) | {"constraint/false_removal_rate": -1.0}
+    source, page = written(make(tmp_path, summary=told, rows=[row]))
+    assert (
+        "trained their levers together to lower opinion polarisation and toxic exposure and to raise wellbeing, with "
+        "engagement at least 97 % and false removals at most 150 % of before." in page.text
+    )
+    assert "The constraint (false removals at most 150 % of its baseline) was kept" in page.text
+    drawn = [trace.get("name") for variants in pictures(source) for trace in variants[0]["data"]]
+    assert {"engagement at least 97 %", "false removals at most 150 %"} <= set(drawn)
+    assert "keep 150 %" not in source and "150 % of false removals" not in page.text
+
+
+def test_teams_that_train_for_themselves_have_no_goal_in_common(tmp_path: Path) -> None:
+    path = make(tmp_path, parts="training")
+    settings = (path / folder.CONFIG).read_text(encoding="utf-8").replace("  steps: 4", "  steps: 4\n  goal: own")
+    folder.write_text(path / folder.CONFIG, settings)
+    _, page = written(path)
+    assert "4 meta-steps trained their levers, each team its own for its own metric." in page.text
+    assert "together to lower" not in page.text
 
 
 def test_interactions_say_what_was_tested(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mamba.runs.sections.shared import (
     View,
     grouped,
     interval_words,
+    limit_words,
     marks,
     said,
     titled,
@@ -149,7 +150,7 @@ def _judged(view: View, everything: Sequence[_Change]) -> Html:
         sentences.append(join([f"Of {count(len(trained), 'trained objective')}, ", series(got), "."]))
     for name, share in view.keep.items():
         if name in by_name:
-            sentences.append(_kept(by_name[name], float(share)))
+            sentences.append(_kept(view, by_name[name], float(share)))
     rest = [each for each in everything if each.of.name not in view.minimise and each.of.name not in view.keep]
     better, worse = ([each for each in rest if each.verdict == verdict] for verdict in ("better", "worse"))
     if rest:
@@ -166,7 +167,7 @@ def _intended(view: View, each: _Change) -> str:
     return "lowered" if (each.mean < 0) == (weight > 0) else "raised"
 
 
-def _kept(each: _Change, share: float) -> Html:
+def _kept(view: View, each: _Change, share: float) -> Html:
     limit, mean, low, high = 100.0 * (share - 1.0), *each.share
     worst = low if each.of.health > 0 else high
     inside = [each.of.health * (value - limit) >= 0 for value in (mean, worst)]
@@ -179,5 +180,6 @@ def _kept(each: _Change, share: float) -> Html:
     )
     if not all(math.isfinite(value) for value in (mean, worst)):
         state = "cannot be judged"
-    way = "at least" if each.of.health > 0 else "at most"
-    return escape(f"The constraint ({each.of.label} {way} {100 * share:g} % of its baseline) {state}: {percent(mean)}.")
+    return escape(
+        f"The constraint ({limit_words(view, each.of.name, share)} of its baseline) {state}: {percent(mean)}."
+    )

@@ -15,7 +15,7 @@ from mamba.objectives import NAMES, OBJECTIVES
 from mamba.runs import pareto
 from mamba.runs.markup import MISSING, Column, Html, between, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import fronts as pictures
-from mamba.runs.sections.shared import Figures, View, interval_words, label_of, results_of
+from mamba.runs.sections.shared import Figures, View, interval_words, label_of, limit_words, results_of
 
 _NEEDED = (
     *(
@@ -91,7 +91,7 @@ def pareto_section(view: View, drawn: Figures) -> Html:
 
 def _read(view: View, arrays: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> Html:
     kept = [NAMES[int(i)] for i in arrays["kept"]]
-    shares = [float(share) for share in arrays.get("kept_share", np.full(len(kept), math.nan))]
+    shares = [float(share) for share in arrays.get("kept_share", [view.keep.get(name, math.nan) for name in kept])]
     said = [
         f"{count(len(arrays['weights']), 'platform')} {'was' if len(arrays['weights']) == 1 else 'were'} trained together, each "
         "for another way to weigh ",
@@ -99,8 +99,8 @@ def _read(view: View, arrays: Mapping[str, NDArray[Any]], labels: Sequence[str])
         ". ",
     ]
     if kept:
-        each = [f"{100 * share:g} % of {label_of(view, name)}" for name, share in zip(kept, shares, strict=True)]
-        said += ["All of them were to keep ", series(each), ". "]
+        limits = [limit_words(view, name, share) for name, share in zip(kept, shares, strict=True)]
+        said += ["All of them were trained with ", series(limits), " of the baseline. "]
     if len(arrays["dropped"]):
         freed = [label_of(view, str(name)) for name in arrays["dropped"]]
         said += ["What the run otherwise keeps is traded off here: ", series(freed), ". "]

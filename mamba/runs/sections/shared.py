@@ -310,9 +310,17 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 def label_of(view: View, name: str) -> str:
     """Label of an objective by name."""
-    if name in view.objectives:
-        return view.objectives[name].label
-    return OBJECTIVES[name].label if name in OBJECTIVES else name
+    return _named(view, name).label
+
+
+def limit_words(view: View, name: str, share: float) -> str:
+    """The limit of a constraint, such as `engagement at least 97 %`; what the per cents are of is left to the caller."""
+    of = _named(view, name)
+    return f"{of.label} {'at least' if of.health > 0 else 'at most'} {100 * share:g} %"
+
+
+def _named(view: View, name: str) -> Objective:
+    return view.objectives.get(name) or _objective(name, {})
 
 
 def spoken(kind: str) -> str:

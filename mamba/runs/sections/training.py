@@ -11,7 +11,17 @@ import numpy as np
 from mamba.runs import figures, folder
 from mamba.runs.markup import Column, Html, count, join, number, percent, series, table, tag
 from mamba.runs.pictures import training as pictures
-from mamba.runs.sections.shared import Figures, Objective, View, grouped, is_number, label_of, marks, value_of
+from mamba.runs.sections.shared import (
+    Figures,
+    Objective,
+    View,
+    grouped,
+    is_number,
+    label_of,
+    limit_words,
+    marks,
+    value_of,
+)
 
 
 def training_section(view: View, drawn: Figures) -> Html:
@@ -65,7 +75,7 @@ def training_section(view: View, drawn: Figures) -> Html:
             else Html("")
         )
         broken_by = [
-            pictures.Curve(f"{label_of(view, name)} (keep {100 * float(share):g} %)", steps, values)
+            pictures.Curve(limit_words(view, name, float(share)), steps, values)
             for name, share in view.keep.items()
             if np.isfinite(values := folder.column(rows, f"constraint/{name}")).any()
         ]
@@ -76,7 +86,7 @@ def training_section(view: View, drawn: Figures) -> Html:
                 about="Curves of the constraint violations over meta-steps.",
                 caption=(
                     "Constraints: below 0 is kept, above 0 is broken. One unit is the slack that the constraint "
-                    "leaves (for “keep 97 %”, 3 % of the baseline)."
+                    "leaves (for “at least 97 %”, 3 % of the baseline)."
                 ),
             )
             if broken_by
