@@ -204,7 +204,7 @@ def tables(results: Sequence[Task]) -> str:
     ]
     lines += [
         "",
-        "| platform, users split | devices | thousand user-steps a second | a CPU-second | MB a device |",
+        f"| platform, its {SPLIT_USERS:,} users split | devices | thousand user-steps a second | a CPU-second | MB a device |",
         "|---|---|---|---|---|",
     ]
     lines += [
