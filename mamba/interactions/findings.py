@@ -51,10 +51,10 @@ def _percent(mean: float, low: float, high: float, level: float) -> str:
 
 
 def _sized(estimate: Estimate, index: tuple[int, ...], level: float, unit: str, confidence: float) -> str:
+    """An effect with its interval, in % of a level that is not 0; what the per cents are of is said by the sentence, once."""
     mean, low, high = (float(x[index]) for x in (estimate.mean, estimate.low, estimate.high))
     if abs(level) > _LEVEL:
-        text = _percent(mean, low, high, abs(level))
-        return text.replace("95 %", f"{100 * confidence:g} %") + " of its level with everything on"
+        return _percent(mean, low, high, abs(level)).replace("95 %", f"{100 * confidence:g} %")
     return f"{mean:+.3g} {unit} ({100 * confidence:g} % CI {low:+.3g} to {high:+.3g})"
 
 
@@ -121,6 +121,7 @@ def _pair(
     if (j, i) in run:
         i, j = j, i
     others = "with all others on" if config.background == "in_context" else "averaged over the others"
+    base = _base(analysis, k)
     a, b = analysis.names[i], analysis.names[j]
 
     def sized(of: Estimate, objective: int) -> str:
@@ -130,12 +131,13 @@ def _pair(
 
     sentence = (
         f"Having {a} on rather than off changes {OBJECTIVES[NAMES[k]].label} by {sized(parts['given'], k)} while {b} runs, and by "
-        f"{sized(parts['alone'], k)} without {b} ({others}). {_clause(analysis.verdicts.codes[i, j, k])}."
+        f"{sized(parts['alone'], k)} without {b} ({others}{base and ', in %' + base}). {_clause(analysis.verdicts.codes[i, j, k])}."
     )
     if config.background == "in_context" and (i, j) in run:
         sentence += _relearned(analysis, (i, j, k), run[i, j], tried=len(run), config=config)
     if k != _CLICKS:
-        sentence += f" While {b} runs, {a} changes engagement by {sized(parts['given'], _CLICKS)}."
+        engagement = sized(parts["given"], _CLICKS) + _base(analysis, k, _CLICKS)
+        sentence += f" While {b} runs, {a} changes engagement by {engagement}."
     better, found = _sign(NAMES[k]), parts["interaction"]
     mean, *ends = (better * float(x[i, j, k]) for x in (found.mean, found.low, found.high))
     return Finding("interaction", sentence, NAMES[k], mean, *sorted(ends))
@@ -143,9 +145,19 @@ def _pair(
 
 def _words(mean: float, low: float, high: float, *, objective: int, analysis: Analysis, confidence: float) -> str:
     """A change with its interval, in % of the level with everything on where there is one."""
-    level = float(analysis.values[:, -1, objective].mean(dtype=np.float64))
     one = Estimate(*(np.array([x]) for x in (mean, np.nan, low, high, np.nan)))
-    return _sized(one, (0,), level, OBJECTIVES[NAMES[objective]].unit, confidence).split(" of its")[0]
+    return _sized(one, (0,), _level(analysis, objective), OBJECTIVES[NAMES[objective]].unit, confidence)
+
+
+def _level(analysis: Analysis, objective: int) -> float:
+    """Mean with everything on."""
+    return float(analysis.values[:, -1, objective].mean(dtype=np.float64))
+
+
+def _base(analysis: Analysis, *objectives: int) -> str:
+    """What the per cents of the last objective are of; empty where it has none, or those of one before it have said it."""
+    *told, last = (abs(_level(analysis, objective)) > _LEVEL for objective in objectives)
+    return " of its level with everything on" if last and not any(told) else ""
 
 
 def _clause(code: np.int8) -> str:
@@ -205,12 +217,11 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
         return None
     i, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name = NAMES[k]
-    level = float(analysis.values[:, -1, k].mean())
-    click_level = float(analysis.values[:, -1, _CLICKS].mean())
+    harmed = _sized(effect, (i, k), _level(analysis, k), OBJECTIVES[name].unit, confidence) + _base(analysis, k)
+    engagement = _sized(effect, (i, _CLICKS), _level(analysis, _CLICKS), OBJECTIVES[NAMES[_CLICKS]].unit, confidence)
     sentence = (
-        f"With everything else running, {analysis.names[i]} changes {OBJECTIVES[name].label} by "
-        f"{_sized(effect, (i, k), level, OBJECTIVES[name].unit, confidence)}, a harm, while it changes "
-        f"engagement by {_sized(effect, (i, _CLICKS), click_level, '', confidence).split(' of its')[0]}."
+        f"With everything else running, {analysis.names[i]} changes {OBJECTIVES[name].label} by {harmed}, a harm, while it changes "
+        f"engagement by {engagement}{_base(analysis, k, _CLICKS)}."
     )
     return Finding("side_effect", sentence, name, *(float(x[i, k]) for x in (effect.mean, effect.low, effect.high)))
 
@@ -347,8 +358,9 @@ def training(
 
     def part(name: str) -> str:
         k = NAMES.index(name)
-        text = _sized(change, (k,), float(baseline[k]), OBJECTIVES[name].unit, confidence)
-        return f"{OBJECTIVES[name].label} by {text.split(' of its')[0]}"
+        return (
+            f"{OBJECTIVES[name].label} by {_sized(change, (k,), float(baseline[k]), OBJECTIVES[name].unit, confidence)}"
+        )
 
     def worse(name: str) -> float:
         k = NAMES.index(name)

@@ -355,6 +355,17 @@ def _limits(view: View) -> Html:
     return tag("ul", *[tag("li", tag("strong", a + ":"), b) for a, b in (text.split(":", 1) for text in said)])
 
 
+def _per_cents(view: View) -> Html:
+    """What per cents of an interaction analysis are of; empty without one."""
+    if view.analysed is None:
+        return Html("")
+    text = (
+        "Per cents of interactions and side effects are of an objective's level with every algorithm on. Beyond -100 % says that "
+        "the level is much higher where the algorithm, or one of the pair, is off."
+    )
+    return tag("li", typeset(text))
+
+
 def _reading(view: View) -> Html:
     rows = [
         (heading, [[of.label, of.formula, of.unit, of.better, of.source, tag("code", of.name)] for of in inside])
@@ -380,6 +391,7 @@ def _reading(view: View) -> Html:
                 "Harms are shown per user and hour and per impression: more activity must not hide as more harm, "
                 "nor less activity as less.",
             ),
+            _per_cents(view),
             tag("li", f"“{view.ci}”: interval from paired seeds by Student's t; “s.e.”: standard error."),
             tag(
                 "li",

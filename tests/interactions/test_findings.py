@@ -1,5 +1,7 @@
 """Sentences say what the numbers say, and nothing where there is nothing."""
 
+import re
+
 import numpy as np
 
 from mamba.interactions import designs, factorial, findings, statistics
@@ -22,9 +24,36 @@ def test_a_confirmed_pair_is_told_with_its_intervals_and_its_verdict():
     told = findings.pairs(_analysis(pair=-0.2, harm=-0.3, other=-0.3), config=InteractionsConfig())
     assert [each.objective for each in told] == ["toxic_exposure_per_user"]
     assert told[0].sentence.startswith("Having filter on rather than off changes toxic exposure by -")
-    assert "without ranker (with all others on). They reinforce each other." in told[0].sentence
+    said = "without ranker (with all others on, in % of its level with everything on). They reinforce each other."
+    assert said in told[0].sentence
     assert "While ranker runs, filter changes engagement by" in told[0].sentence
     assert told[0].low < -0.2 + 0.01 < told[0].high + 0.02
+
+
+def test_what_per_cents_are_of_is_said_once():
+    """Also where only the second objective has a level that there are per cents of."""
+    base = "of its level with everything on"
+    rng = np.random.default_rng(5)
+    gates = designs.gates(2)
+    table = 1.0 + rng.normal(0, 0.001, (6, 4, len(NAMES)))
+    table[:, :, TOXIC] += 0.3 * gates[:, 0] + 0.5 * gates.prod(axis=1)
+    without = table.copy()
+    without[:, :, TOXIC] -= table[:, -1, TOXIC].mean()
+    for values, has_level in ((table, True), (without, False)):
+        analysis = factorial.analyse(("ranker", "filter"), values)
+        (pair,) = findings.pairs(analysis, config=InteractionsConfig())
+        harm = findings.strongest_side_effect(analysis, confidence=0.95, false_discovery_rate=0.05)
+        assert harm is not None
+        for told in (pair, harm):
+            assert told.objective == "toxic_exposure_per_user" and told.sentence.count(base) == 1
+            assert (told.sentence.index(base) < told.sentence.index("engagement")) == has_level, told.sentence
+
+
+def test_per_cents_are_of_the_level_with_everything_on():
+    """The filter takes nine tenths of the toxicity away: more than 100 % of what is left."""
+    (told,) = findings.pairs(_analysis(pair=-0.9), config=InteractionsConfig())
+    found = re.search(r"by (-[\d.]+) % .* while ranker runs", told.sentence)
+    assert found and -920.0 < float(found[1]) < -880.0
 
 
 def test_what_is_lost_because_the_other_learns_is_told():

@@ -66,6 +66,13 @@ def test_a_planted_conflict_is_told_everywhere(planted_page: tuple[str, Any]) ->
     assert page.text.count(SENTENCE) == 2
 
 
+def test_the_page_says_what_per_cents_are_of(planted_page: tuple[str, Any], tmp_path: Path) -> None:
+    said = "Per cents of interactions and side effects are of an objective's level with every algorithm on. Beyond -100 % says"
+    assert said in planted_page[1].text
+    _, page = written(make(tmp_path, parts="training summary"))
+    assert "level with every algorithm on" not in page.text
+
+
 def test_every_test_is_counted_once(planted_page: tuple[str, Any]) -> None:
     source, _ = planted_page
     labels = [name.replace("_", " ") for name in VERDICTS if name != "none"] + ["no interaction"]
