@@ -31,6 +31,7 @@ from mamba.runs.sections.sensitivities import sensitivities_section
 from mamba.runs.sections.shared import (
     Figures,
     View,
+    followed,
     grouped,
     is_number,
     label_of,
@@ -341,9 +342,10 @@ def _limits(view: View) -> Html:
         "The horizon: effects slower than a rollout are not seen.",
     ]
     if view.analysed is not None:
+        again = ", and its combinations once more at those of some meta-steps (“What training shifted”)"
         said.append(
-            "The levers of the interaction analysis: it was made at the default levers; other settings may "
-            "interact otherwise."
+            f"The levers of the interaction analysis: it was made at the default levers{again if followed(view) else ''}; other "
+            "settings may interact otherwise."
         )
     if view.training:
         said.append(

@@ -178,9 +178,17 @@ def test_rates_that_bend_are_not_extrapolated(tmp_path: Path) -> None:
     assert "bend along" not in page.text and ", from 0.600 on, the growth rate" in page.text
 
 
+def test_scans_are_not_set_off_from_a_warm_up_that_there_is_not(tmp_path: Path) -> None:
+    path = make(tmp_path, parts="summary", more=", warm_up: 0")
+    folder.write_arrays(path / "emergence.npz", tipping())
+    _, page = written(path)
+    assert "All of this starts cold, from the population as configured: a scan" in page.text
+    assert "warm-up" not in page.text
+
+
 def test_the_page_says_where_scans_start_and_ends_with_the_diagram(tmp_path: Path) -> None:
     _, page = page_of(tmp_path, emergence=tipping())
-    assert "All of this starts cold" in page.text
+    assert "All of this starts cold, from the population as configured and not after the warm-up of the" in page.text
     headings = (
         "Up and down again",
         "How fast a disturbance dies out",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages import SENTENCE, arrays, config, level, make, measured, pictures, row_of, summary, written
+from pages import SENTENCE, arrays, config, level, make, measured, pictures, row_of, summary, training_row, written
 
 from mamba.interactions import designs, factorial
 from mamba.interactions.verdicts import VERDICTS
@@ -181,6 +181,30 @@ def test_provenance_names_what_the_numbers_hang_on(planted_page: tuple[str, Any]
     assert "63 (pairs by objectives)" in row_of(source, "Tests")
     assert "20 hours" in row_of(source, "Warm-up") and "4 parts" in row_of(source, "Parts of the rollout")
     assert "Not varied in this analysis:" in page.text
+
+
+def test_without_a_warm_up_nothing_is_said_of_one(planted_page: tuple[str, Any], tmp_path: Path) -> None:
+    """Then every platform starts cold, and an algorithm that is frozen has learned nothing."""
+    assert "12 hours after the warm-up" in row_of(planted_page[0], "Length")
+    assert "frozen at what its warm-up had taught it" in planted_page[1].text
+    assert "The warm-up: every platform starts where all algorithms had run" in planted_page[1].text
+    source, page = written(make(tmp_path, arrays=planted(), more=", warm_up: 0", parts="interactions"))
+    assert row_of(source, "Length").strip().endswith("12 hours")
+    assert "none: every platform starts cold" in row_of(source, "Warm-up")
+    assert "on but frozen untrained (there was no warm-up)" in page.text
+    assert "The start: there was no warm-up, so every platform starts cold" in page.text
+    for said in ("had taught it", "had run", "after the warm-up"):
+        assert said not in page.text
+
+
+def test_levers_that_training_reached_are_said_to_be_analysed_too(
+    planted_page: tuple[str, Any], tmp_path: Path
+) -> None:
+    again = "and its combinations once more at those of some meta-steps (“What training shifted”)"
+    apart = "what training shifted is told apart, with the same combinations"
+    assert again not in planted_page[1].text and apart not in planted_page[1].text
+    _, page = written(make(tmp_path, arrays=planted(), rows=[training_row(0), {"stage": "shifts", "meta_step": 1}]))
+    assert again in page.text and apart in page.text and "What training shiftedAfter meta-step 1" in page.text
 
 
 def test_all_pairs_are_told_and_many_are_folded(tmp_path: Path) -> None:

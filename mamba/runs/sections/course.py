@@ -254,10 +254,13 @@ def while_it_learns(view: View, of: Analysed, shown: Sequence[Objective], drawn:
         Column("Because it re-learns", numeric=True),
         Column("Reading"),
     ]
+    frozen = (
+        "frozen at what its warm-up had taught it" if of.config.warm_up else "frozen untrained (there was no warm-up)"
+    )
     text = (
-        "The strongest pairs were run again with the second algorithm off, on but frozen at what its warm-up had taught it, and "
-        "on and learning. The difference between the last two is what is lost (opposite sign) or added (same sign) because it "
-        "re-learns: both its answer to the first and its being better trained, which are not told apart here."
+        f"The strongest pairs were run again with the second algorithm off, on but {frozen}, and on and learning. The difference "
+        "between the last two is what is lost (opposite sign) or added (same sign) because it re-learns: both its answer to "
+        "the first and its being better trained, which are not told apart here."
     )
     about = (
         f"Effects in % of the level with everything on ({view.ci}, paired; each interval alone). No difference: the interval "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mamba.interactions.settings import InteractionsConfig
 from mamba.interactions.statistics import Estimate, estimate
 from mamba.objectives import NAMES
 from mamba.runs import emergence
@@ -33,10 +34,12 @@ def emergence_section(view: View, drawn: Figures) -> Html:
         return Html("")
     path = view.run.path / emergence.FILE
     required(path, arrays, _GROWTH)
+    warm_up = (view.run.config.get("interactions") or {}).get("warm_up", InteractionsConfig.warm_up)
+    after = " and not after the warm-up of the interaction analysis" if warm_up else ""
     cold = (
-        "All of this starts cold, from the population as configured and not after the warm-up of the interaction analysis: a scan "
-        "carries its state on from value to value, every cell of a phase diagram is a rollout of its own from the first step "
-        "on, and growth is measured after the first half of a rollout."
+        f"All of this starts cold, from the population as configured{after}: a scan carries its state on from value to value, "
+        "every cell of a phase diagram is a rollout of its own from the first step on, and growth is measured after the "
+        "first half of a rollout."
     )
     parts: list[Any] = [tag("p", cold, class_="note")]
     if "scan_axis" in arrays:

@@ -10,7 +10,7 @@ from mamba.interactions.factorial import LOST
 from mamba.runs.markup import Column, Html, count, join, number, table, tag
 from mamba.runs.sections.analysed import Analysed
 from mamba.runs.sections.pairs import BACKGROUNDS, INDEX_WORDS
-from mamba.runs.sections.shared import View
+from mamba.runs.sections.shared import View, followed
 
 
 def alarm(of: Analysed) -> Html:
@@ -43,14 +43,18 @@ def provenance(view: View, of: Analysed) -> Html:
     broken = int((~np.isfinite(of.analysis.values).all(axis=2)).sum())
     full = of.analysis.plan.kind == "full"
     windows = of.windows.shape[2] if of.windows.ndim == 4 else 0
+    warm = config.warm_up > 0
+    length = f"{count(steps, 'hour')}{' after the warm-up' if warm else ''}" if isinstance(steps, int) else "not known"
+    warm_up = f"{count(config.warm_up, 'hour')} with every algorithm on, shared by all platforms of a seed"
+    cold = "none: every platform starts cold, from the population as configured, and an algorithm that is frozen acts untrained"
     facts: list[list[Any]] = [
         [
             "Design",
             f"{'all' if full else 'a fraction of the'} on/off combinations of {count(len(of.names), 'algorithm')}: {rows:,} "
             f"platforms, {count(seeds, 'seed')} each, {seeds * rows:,} rollouts of the sampled model",
         ],
-        ["Length", f"{count(steps, 'hour')} after the warm-up" if isinstance(steps, int) else "not known"],
-        ["Warm-up", f"{count(config.warm_up, 'hour')} with every algorithm on, shared by all platforms of a seed"],
+        ["Length", length],
+        ["Warm-up", warm_up if warm else cold],
         ["Parts of the rollout", count(windows, "part") if windows else "not measured"],
         ["Common random numbers", f"a switch-off comparison gains a factor of {gain_words(of) or 'unknown size'}"],
         [
@@ -71,10 +75,13 @@ def provenance(view: View, of: Analysed) -> Html:
     if of.digest:
         facts.append(["Digest of what decides the values", tag("code", of.digest)])
     fixed = [
-        "Levers: all at the levels of the configuration, nothing between on and off.",
+        "Levers: all at the levels of the configuration, nothing between on and off"
+        + ("; what training shifted is told apart, with the same combinations." if followed(view) else "."),
         "People: one network with one draw of people; seeds vary what happens to them.",
         "The world: its mechanisms and parameters.",
-        "The warm-up: every platform starts where all algorithms had run; a platform that never had one of them may differ.",
+        "The warm-up: every platform starts where all algorithms had run; a platform that never had one of them may differ."
+        if warm
+        else "The start: there was no warm-up, so every platform starts cold; one whose algorithms have learned may differ.",
     ]
     if not full:
         fixed.append(

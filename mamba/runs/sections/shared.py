@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 from numpy.typing import NDArray
 
 from mamba.objectives import MODERATION, NAMES, NO_ZERO, OBJECTIVES
-from mamba.runs import emergence, figures, folder, sensitivities, simulation
+from mamba.runs import emergence, figures, folder, sensitivities, shifts, simulation
 from mamba.runs.errors import UserError
 from mamba.runs.markup import MISSING, Html, between, join, number, percent, tag
 from mamba.runs.sections.analysed import Analysed, analysed, sentences
@@ -200,6 +200,11 @@ def interval_words(low: float, high: float, *, in_percent: bool = False, signed:
     if not (math.isfinite(low) and math.isfinite(high)):
         return Html("")
     return tag("span", f"({between(low, high, in_percent=in_percent, signed=signed)})", class_="interval")
+
+
+def followed(view: View) -> list[Mapping[str, Any]]:
+    """Rows of `metrics.jsonl` that tell what training shifted of the interactions; none where that was not followed."""
+    return [row for row in view.run.metrics if row.get("stage") == shifts.STAGE]
 
 
 def told(view: View) -> list[Mapping[str, Any]]:

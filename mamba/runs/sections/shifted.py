@@ -14,7 +14,7 @@ from mamba.runs.markup import MISSING, Column, Html, between, count, join, numbe
 from mamba.runs.pictures import interactions as pictures
 from mamba.runs.sections.analysed import Analysed
 from mamba.runs.sections.pairs import BACKGROUNDS, LABELS
-from mamba.runs.sections.shared import Figures, Objective, View, change_interval, change_words, value_of
+from mamba.runs.sections.shared import Figures, Objective, View, change_interval, change_words, followed, value_of
 
 LINES = 4  # pairs in the picture
 LISTED = 10  # pairs in the table
@@ -33,7 +33,7 @@ class Shift(NamedTuple):
 
 def shifted(view: View, of: Analysed, shown: Sequence[Objective], drawn: Figures) -> Html:
     """Interactions over meta-steps, and what was confirmed of their change; empty where training was not followed."""
-    rows = [row for row in view.run.metrics if row.get("stage") == shifts.STAGE]
+    rows = followed(view)
     if not rows:
         return Html("")
     last = rows[-1]
