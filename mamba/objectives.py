@@ -214,13 +214,13 @@ def evaluate(metrics: Metrics, n_users: int) -> Array:
         n_users: U.
 
     Returns:
-        [J] float32 in the order of `NAMES`.
+        [J] in the order of `NAMES`, in the precision of the metrics.
     """
     return jnp.stack([objective.of(metrics, n_users) for objective in OBJECTIVES.values()])
 
 
 def traits(metrics: Metrics, n_users: int) -> Array:
-    """Quantities of the network in a rollout, float32 in the order of `NETWORK`; arguments as for `evaluate`."""
+    """Quantities of the network in a rollout, in the order of `NETWORK`; arguments and precision as for `evaluate`."""
     return jnp.stack([trait.of(metrics, n_users) for trait in NETWORK.values()])
 
 
