@@ -2,8 +2,8 @@
 
 Every configuration class of the library is a frozen standard-library dataclass whose fields are made by `setting`. The
 library's rooms need nothing else; the host side (`mamba.runs.config`) reads the metadata to check values, to name the
-unit and the remedy in an error, and to print the help page. Numbers that are traced (tier 2 of the design: world
-parameters) use the same fields inside a pytree.
+unit and the remedy in an error, and to print the help page. World parameters use the same fields inside a pytree: they are
+traced, so that changing them does not recompile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def setting(
 
     Args:
         default: the default value; a `dict` or `list` is copied for every instance.
-        help: one sentence: what the setting does.
+        help: what the setting is, in words that stand alone: an error shows them without the name of any other setting.
         unit: unit or range in words, such as "per step" or "users".
         ge: smallest allowed value.
         gt: bound that the value must exceed.

@@ -11,7 +11,7 @@ from mamba.fields import setting
 class EvaluationConfig:
     """The final comparison on the sampled model."""
 
-    seeds: int = setting(16, "fresh paired seeds of the final comparison", ge=2)
+    seeds: int = setting(16, "fresh paired seeds of the final comparison", unit="seeds", ge=2)
     transfer: tuple[str, ...] = setting(
         (),
         "other communities (values of `scenario.dataset`) in which the trained levers are compared without more training",
@@ -22,9 +22,14 @@ class EvaluationConfig:
 class SimulationConfig:
     """`mamba-eco simulate`: the platform as it is, on the sampled model."""
 
-    seeds: int = setting(8, "rollouts of the sampled model, the same seeds for every member of a sweep", ge=1)
+    seeds: int = setting(
+        8, "rollouts of the sampled model, the same seeds for every member of a sweep", unit="rollouts", ge=1
+    )
     windows: int = setting(
-        10, "parts of (almost) equal length by which a rollout is also reported; at most one for each step", ge=1
+        10,
+        "parts of (almost) equal length by which a rollout is also reported; at most one for each step",
+        unit="parts",
+        ge=1,
     )
 
 
@@ -33,14 +38,16 @@ class LogConfig:
     """Weights & Biases; the run folder holds everything without it."""
 
     wandb: str = setting("offline", "where wandb logs to", choices=("offline", "online", "disabled"))
-    project: str = setting("mamba", "wandb project")
+    project: str = setting("mamba", "wandb project in which runs are logged")
     entity: str | None = setting(None, "wandb user or team; None takes your default")
-    group: str | None = setting(None, "wandb group, to find runs that belong together")
-    tags: tuple[str, ...] = setting((), "wandb tags")
+    group: str | None = setting(None, "wandb group, to find runs that belong together; None groups nothing")
+    tags: tuple[str, ...] = setting((), "wandb tags, to find runs")
     member_runs: str = setting(
         "top_k", "members of a sweep that get a run of their own", choices=("none", "top_k", "all")
     )
-    top_k: int = setting(5, "best members of a sweep", unit="members", ge=1)
+    top_k: int = setting(
+        5, "best members of a sweep that get a run of their own, with member_runs: top_k", unit="members", ge=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,4 +55,4 @@ class CheckpointConfig:
     """What a run keeps so that it can go on after it was stopped."""
 
     every: int = setting(5, "meta-steps between checkpoints", unit="meta-steps", ge=1)
-    keep: int = setting(3, "newest checkpoints that are kept", ge=1)
+    keep: int = setting(3, "newest checkpoints that are kept", unit="checkpoints", ge=1)

@@ -29,13 +29,17 @@ class ScenarioConfig:
     users: int = setting(0, "size of the connected part that is used; 0 uses everyone", unit="users", ge=0)
     creators: float = setting(0.2, "share of users who post: the most followed", unit="0 to 1", gt=0, le=1)
     homophily: float = setting(0.8, "how far neighbours share innate opinions", unit="0 to 1", ge=0, le=1)
-    topics: int = setting(4, "opinion and interest dimensions", ge=1, le=64)
-    followees: int = setting(16, "followees kept per user (more are sampled)", unit="users", ge=1, le=1024)
+    topics: int = setting(4, "dimensions of opinions and interests", unit="topics", ge=1, le=64)
+    followees: int = setting(
+        16, "followees kept per user; where there are more, so many are sampled", unit="users", ge=1, le=1024
+    )
     lifetime: int = setting(24, "steps an item can be recommended", unit="steps", ge=2, le=1000)
-    in_network: int = setting(9, "candidates from the user's own ties", unit="items", ge=1, le=256)
-    recent: int = setting(6, "posts per creator among in-network candidates", unit="items", ge=1, le=1000)
+    in_network: int = setting(9, "candidates that a user gets from their own ties", unit="items", ge=1, le=256)
+    recent: int = setting(
+        6, "latest posts of each creator that in-network candidates are drawn from", unit="items", ge=1, le=1000
+    )
     outbox: int = setting(4, "steps a reshare stays visible", unit="steps", ge=1, le=64)
     links: int = setting(8, "suggested accounts per user and step", unit="users", ge=1, le=64)
-    nodes: int = setting(20, "quadrature nodes of the expected attention", ge=8, le=128)
+    nodes: int = setting(20, "quadrature nodes of the expected attention", unit="nodes", ge=8, le=128)
     log_batch: int = setting(256, "users whose interactions are logged per step", unit="users", ge=1)
-    user_block: int = setting(0, "users served at once; 0 serves all (a multiple divides memory)", ge=0)
+    user_block: int = setting(0, "users served at once; fewer need less memory, 0 serves all", unit="users", ge=0)

@@ -29,9 +29,13 @@ from mamba.types import Array, Candidates, Learned, Log, View
 class Config:
     """Settings of accuracy prompts."""
 
-    effect: float = setting(0.1, "share of reshares that a fresh prompt prevents where falsity is plain", gt=0, lt=1)
+    effect: float = setting(
+        0.1, "share of reshares that a fresh prompt prevents where falsity is plain", unit="0 to 1", gt=0, lt=1
+    )
     frequency: float = setting(0.9, "share of sessions that open with a prompt", unit="per session", gt=0, lt=1)
-    width: float = setting(0.1, "how sharply people tell plain falsity", gt=0, le=1)
+    width: float = setting(
+        0.1, "softness of the falsity signal at which people take an item for false", unit="0 to 1", gt=0, le=1
+    )
     habituation: float = setting(0.02, "share of the effect that one prompt uses up", unit="per prompt", ge=0, le=0.5)
     recovery: float = setting(0.01, "share of prompt fatigue that fades", unit="per step", ge=0, le=0.5)
 

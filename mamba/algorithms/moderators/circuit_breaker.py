@@ -37,14 +37,16 @@ class Config:
     """Settings of the circuit breaker."""
 
     threshold: float = setting(1.5, "growth per step above which items are held", unit="log-counts", gt=0)
-    entry: float = setting(0.1, "weight of every community newly entered", unit="relative", gt=0)
+    entry: float = setting(0.1, "weight of every community that an item newly enters", unit="relative", gt=0)
     strength: float = setting(3.0, "log-odds lost by a held item", unit="logits", gt=0)
-    friction: float = setting(0.7, "share of its reshares that a hold suppresses", unit="0 to 1", gt=0, lt=1)
-    review: float = setting(0.2, "share of held items reviewed", unit="per step", gt=0, lt=1)
-    communities: int = setting(8, "communities told apart; beyond, they share a count", ge=1, le=256)
-    prior: float = setting(1.0, "reshares below which growth says little", unit="reshares", gt=0)
-    memory: float = setting(0.9, "share of the running counts that stays", unit="per step", ge=0, lt=1)
-    width: float = setting(0.25, "softness of the threshold", unit="log-counts", gt=0, le=5)
+    friction: float = setting(0.7, "share of a held item's reshares that is suppressed", unit="0 to 1", gt=0, lt=1)
+    review: float = setting(0.2, "share of held items that are reviewed", unit="per step", gt=0, lt=1)
+    communities: int = setting(
+        8, "communities that are told apart; more of them share a count", unit="communities", ge=1, le=256
+    )
+    prior: float = setting(1.0, "reshares by a community below which growth says little", unit="reshares", gt=0)
+    memory: float = setting(0.9, "share of the running counts of reshares that stays", unit="per step", ge=0, lt=1)
+    width: float = setting(0.25, "softness of the threshold on growth", unit="log-counts", gt=0, le=5)
 
 
 class State(NamedTuple):

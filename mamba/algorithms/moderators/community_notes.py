@@ -35,11 +35,17 @@ _DELAY_WIDTH = 0.5  # softness of the delay, in steps
 class Config:
     """Settings of community notes."""
 
-    threshold: float = setting(notes.HELPFUL, "intercept above which a note is shown", unit="rating", gt=0, lt=1)
+    threshold: float = setting(
+        notes.HELPFUL,
+        "helpfulness across camps (intercept of the ratings) above which a note is shown",
+        unit="rating",
+        gt=0,
+        lt=1,
+    )
     delay: float = setting(6.0, "age of an item before a note can be shown", unit="hours", gt=0)
     reshares: float = setting(0.54, "factor on reshares once a note is shown", unit="0 to 1", gt=0, lt=1)
     demotion: float = setting(0.15, "log-odds that an item with a note loses", unit="logits")
-    width: float = setting(0.05, "softness of the threshold", unit="rating", gt=0, le=1)
+    width: float = setting(0.05, "softness of the threshold on helpfulness", unit="rating", gt=0, le=1)
     typical: float = setting(25.0, "ratings per note that the published penalties are meant for", unit="ratings", gt=0)
     memory: float = setting(0.995, "share of what is known of a rater that is kept", unit="per step", gt=0, le=1)
 

@@ -37,13 +37,21 @@ from mamba.types import Array, Learned, Log, View
 class Config:
     """Settings of the community rules."""
 
-    start: float = setting(0.8, "threshold on the harm signals before any vote", unit="0 to 1", gt=0, lt=1)
-    votes: float = setting(0.03, "how fast votes move a threshold", unit="per step", gt=0, lt=0.5)
+    start: float = setting(
+        0.8, "threshold on the harm signals above which items are removed, before any vote", unit="0 to 1", gt=0, lt=1
+    )
+    votes: float = setting(0.03, "how fast votes move a community's threshold", unit="per step", gt=0, lt=0.5)
     complaint_weight: float = setting(5.0, "likes that one complaint outweighs", unit="likes", gt=0)
-    speed: float = setting(0.3, "removal probability of what is above the threshold", unit="per step", gt=0, lt=1)
-    communities: int = setting(8, "communities told apart; beyond, they share a rule", ge=1, le=256)
-    width: float = setting(0.03, "softness of the removal threshold", gt=0, le=1)
-    breadth: float = setting(0.1, "softness with which votes count", gt=0, le=1)
+    speed: float = setting(
+        0.3, "removal probability of an item above its community's threshold", unit="per step", gt=0, lt=1
+    )
+    communities: int = setting(
+        8, "communities that are told apart; more of them share a rule", unit="communities", ge=1, le=256
+    )
+    width: float = setting(0.03, "softness of the threshold above which items are removed", unit="0 to 1", gt=0, le=1)
+    breadth: float = setting(
+        0.1, "distance from a threshold over which the weight of votes fades", unit="0 to 1", gt=0, le=1
+    )
 
 
 def make(config: Config) -> Algorithm:

@@ -27,9 +27,9 @@ from mamba.types import Array, Candidates, Learned, View
 class Config:
     """Settings of warning labels."""
 
-    threshold: float = setting(0.6, "falsity signal above which an item is labelled", gt=0, lt=1)
-    strength: float = setting(0.25, "share of reshares that a label prevents", gt=0, lt=1)
-    width: float = setting(0.02, "softness of the threshold", gt=0, le=1)
+    threshold: float = setting(0.6, "falsity signal above which an item is labelled", unit="0 to 1", gt=0, lt=1)
+    strength: float = setting(0.25, "share of reshares that a label prevents", unit="0 to 1", gt=0, lt=1)
+    width: float = setting(0.02, "softness of the threshold on the falsity signal", unit="0 to 1", gt=0, le=1)
 
 
 def make(config: Config) -> Algorithm:

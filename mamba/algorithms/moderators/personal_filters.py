@@ -38,8 +38,10 @@ class Config:
     strength: float = setting(3.0, "log-odds that a hidden item loses", unit="logits", gt=0)
     mutes: float = setting(0.1, "how fast feedback moves a user's threshold", unit="per step", gt=0, lt=0.5)
     complaint_weight: float = setting(5.0, "likes that one complaint outweighs", unit="likes", gt=0)
-    width: float = setting(0.1, "softness of the filter", gt=0, le=1)
-    breadth: float = setting(0.15, "softness with which feedback counts", gt=0, le=1)
+    width: float = setting(0.1, "softness of the threshold above which a filter hides", unit="0 to 1", gt=0, le=1)
+    breadth: float = setting(
+        0.15, "distance from a threshold over which the weight of feedback fades", unit="0 to 1", gt=0, le=1
+    )
 
 
 def make(config: Config) -> Algorithm:

@@ -31,10 +31,14 @@ from mamba.types import Array, Candidates, Learned, Log, View
 class Config:
     """Settings of prebunking campaigns."""
 
-    reach: float = setting(0.02, "share of active users that see a video in a step", unit="per step", gt=0, lt=1)
-    strength: float = setting(0.15, "share of reshares of plain falsity that fresh inoculation prevents", gt=0, lt=1)
+    reach: float = setting(0.02, "share of active users that see a video", unit="per step", gt=0, lt=1)
+    strength: float = setting(
+        0.15, "share of reshares of plain falsity that fresh inoculation prevents", unit="0 to 1", gt=0, lt=1
+    )
     half_life: float = setting(240.0, "time after which half of the inoculation is left", unit="steps", gt=0)
-    width: float = setting(0.1, "how sharply the inoculated tell plain falsity", gt=0, le=1)
+    width: float = setting(
+        0.1, "softness of the falsity signal at which the inoculated take an item for false", unit="0 to 1", gt=0, le=1
+    )
 
 
 def make(config: Config) -> Algorithm:

@@ -33,10 +33,10 @@ from mamba.types import Array, Candidates, Learned, Log, View
 class Config:
     """Settings of the rate limit."""
 
-    posts: float = setting(4.0, "posts that an author is allowed", unit="per window", gt=0)
-    reshares: float = setting(2.0, "reshares that a user is allowed", unit="per window", gt=0)
-    window: float = setting(12.0, "length of the window", unit="steps", ge=1)
-    width: float = setting(0.5, "softness of both limits", unit="per window", gt=0, le=10)
+    posts: float = setting(4.0, "posts that an author is allowed in a window", unit="per window", gt=0)
+    reshares: float = setting(2.0, "reshares that a user is allowed in a window", unit="per window", gt=0)
+    window: float = setting(12.0, "length of the window in which posts and reshares are counted", unit="steps", ge=1)
+    width: float = setting(0.5, "softness of the limits on posts and on reshares", unit="per window", gt=0, le=10)
 
 
 class State(NamedTuple):

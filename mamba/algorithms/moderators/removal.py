@@ -33,9 +33,11 @@ _PRIOR = (-0.9, 0.25, 0.25, 1.3, 0.5)
 class Config:
     """Settings of the removal moderator."""
 
-    threshold: float = setting(0.6, "predicted probability of a violation above which items go", gt=0, lt=1)
+    threshold: float = setting(
+        0.6, "predicted probability of a violation above which items are removed", unit="0 to 1", gt=0, lt=1
+    )
     speed: float = setting(0.5, "removal probability of a certain violation", unit="per step", gt=0, lt=1)
-    width: float = setting(0.05, "softness of the threshold", gt=0, le=1)
+    width: float = setting(0.05, "softness of the threshold on the predicted probability", unit="0 to 1", gt=0, le=1)
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)
 
 

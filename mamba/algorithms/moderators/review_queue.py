@@ -40,8 +40,10 @@ class Config:
     capacity: float = setting(0.02, "reviews, as a share of item slots", unit="per step", gt=0, lt=1)
     horizon: float = setting(6.0, "how far ahead harm is counted", unit="steps", gt=0, lt=48)
     toxicity: float = setting(1.0, "severity of full toxicity against full falsity", unit="relative", gt=0)
-    width: float = setting(0.25, "softness of the queue's cut", unit="log-harm", gt=0, le=5)
-    memory: float = setting(0.7, "share of the running exposures that stays", unit="per step", ge=0, lt=1)
+    width: float = setting(
+        0.25, "softness of the cut between what is reviewed and what waits", unit="log-harm", gt=0, le=5
+    )
+    memory: float = setting(0.7, "share of an item's running exposures that stays", unit="per step", ge=0, lt=1)
     sensitivity: float = setting(
         review.SENSITIVITY, "probability that a reviewer finds a violation", unit="0 to 1", ge=0, le=1
     )

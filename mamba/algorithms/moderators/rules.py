@@ -25,10 +25,10 @@ from mamba.types import Array, Learned, View
 class Config:
     """Settings of the rules."""
 
-    toxicity: float = setting(0.7, "toxicity signal above which items go", unit="0 to 1", gt=0, lt=1)
-    falsity: float = setting(0.8, "falsity signal above which items go", unit="0 to 1", gt=0, lt=1)
+    toxicity: float = setting(0.7, "toxicity signal above which items are removed", unit="0 to 1", gt=0, lt=1)
+    falsity: float = setting(0.8, "falsity signal above which items are removed", unit="0 to 1", gt=0, lt=1)
     speed: float = setting(0.5, "removal probability of what breaks a rule", unit="per step", gt=0, lt=1)
-    width: float = setting(0.05, "softness of the thresholds", gt=0, le=1)
+    width: float = setting(0.05, "softness of the thresholds on the harm signals", unit="0 to 1", gt=0, le=1)
 
 
 def make(config: Config) -> Algorithm:

@@ -25,9 +25,9 @@ from mamba.types import Array, Learned, View
 class Config:
     """Settings of the session limit."""
 
-    limit: float = setting(0.6, "running share of active steps above which a user is slowed", gt=0, lt=1)
+    limit: float = setting(0.6, "running share of active steps above which a user is slowed", unit="0 to 1", gt=0, lt=1)
     strength: float = setting(0.1, "activity and scrolling that a heavy user loses", unit="probability", gt=0, lt=0.5)
-    width: float = setting(0.05, "softness of the limit", gt=0, le=1)
+    width: float = setting(0.05, "softness of the limit on the share of active steps", unit="0 to 1", gt=0, le=1)
 
 
 def make(config: Config) -> Algorithm:

@@ -35,11 +35,11 @@ from mamba.types import Array, Candidates, Learned, Log, View
 class Config:
     """Settings of the strikes."""
 
-    warning: float = setting(1.0, "strikes above which reach is lowered", unit="strikes", gt=0)
-    suspension: float = setting(3.0, "strikes above which posts stop", unit="strikes", gt=0)
-    memory: float = setting(0.98, "share of the strikes that stays", unit="per step", gt=0, lt=1)
+    warning: float = setting(1.0, "strikes above which an account's reach is lowered", unit="strikes", gt=0)
+    suspension: float = setting(3.0, "strikes above which an account's posts are stopped", unit="strikes", gt=0)
+    memory: float = setting(0.98, "share of an account's strikes that stays", unit="per step", gt=0, lt=1)
     reach: float = setting(2.0, "log-odds that a warned account loses", unit="logits", gt=0)
-    width: float = setting(0.25, "softness of both limits", unit="strikes", gt=0, le=5)
+    width: float = setting(0.25, "softness of `warning` and of `suspension`", unit="strikes", gt=0, le=5)
 
 
 class State(NamedTuple):

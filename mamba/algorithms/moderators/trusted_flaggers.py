@@ -31,11 +31,11 @@ from mamba.types import COUNTS, Array, Candidates, Learned, Log, View
 class Config:
     """Settings of the trusted flaggers."""
 
-    flaggers: float = setting(0.02, "looks, as a share of item slots", unit="per step", gt=0, lt=1)
-    focus: float = setting(2.0, "exponent of suspicion", gt=0)
+    flaggers: float = setting(0.02, "looks of all flaggers, as a share of item slots", unit="per step", gt=0, lt=1)
+    focus: float = setting(2.0, "exponent of suspicion in where flaggers look", gt=0)
     strength: float = setting(3.0, "log-odds that a flagged item loses", unit="logits", gt=0)
     speed: float = setting(0.5, "removal probability of a flagged item", unit="per step", gt=0, lt=1)
-    memory: float = setting(0.7, "share of the running exposures that stays", unit="per step", ge=0, lt=1)
+    memory: float = setting(0.7, "share of an item's running exposures that stays", unit="per step", ge=0, lt=1)
 
 
 class State(NamedTuple):

@@ -46,12 +46,14 @@ _CAUTIOUS = 4.0  # at the start: spending rises to the budget, whatever demand t
 class Config:
     """Settings of advertising."""
 
-    strength: float = setting(0.5, "log-odds per unit of log value", unit="logits", gt=0)
-    reserve: float = setting(0.05, "least value that is worth a position", unit="money per impression", gt=0)
-    advertisers: float = setting(0.2, "share of creators that advertise", gt=0, le=1)
-    bid: float = setting(1.0, "mean bid for a click; bids lie within half of it", unit="money", gt=0)
-    budget: float = setting(0.05, "what all advertisers together spend", unit="money per user and step", gt=0)
-    pacing_rate: float = setting(0.05, "step size of the multipliers", gt=0, le=1)
+    strength: float = setting(0.5, "log-odds per unit of the log value of an ad", unit="logits", gt=0)
+    reserve: float = setting(0.05, "least value of an ad that is worth a position", unit="money per impression", gt=0)
+    advertisers: float = setting(0.2, "share of creators that advertise", unit="0 to 1", gt=0, le=1)
+    bid: float = setting(
+        1.0, "mean bid for a click; bids lie between half and one and a half of that", unit="money", gt=0
+    )
+    budget: float = setting(0.05, "budget of all advertisers together", unit="money per user and step", gt=0)
+    pacing_rate: float = setting(0.05, "step size of the multipliers that pace budgets", unit="per step", gt=0, le=1)
     learning_rate: float = setting(0.02, "step size of the click model", gt=0, le=0.5)
     proposals: int = setting(2, "ads offered to each user", unit="items", ge=1, le=64)
 

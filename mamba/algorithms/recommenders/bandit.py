@@ -31,12 +31,18 @@ _FEATURES = 7
 class Config:
     """Settings of the bandit recommender."""
 
-    policy: str = setting("thompson", "how it explores", choices=("thompson", "ucb"))
+    policy: str = setting(
+        "thompson",
+        "how the ranker explores: by posterior draws, or by upper confidence bounds",
+        choices=("thompson", "ucb"),
+    )
     sharpness: float = setting(6.0, "log-odds per unit of predicted click", unit="logits", gt=0, lt=20)
-    exploration: float = setting(0.5, "standard deviations of exploration", unit="reward noise", gt=0)
-    memory: float = setting(0.99, "share of the evidence that is kept", unit="per step", gt=0, le=1)
-    ridge: float = setting(1.0, "precision of the prior", unit="examples", gt=0)
-    draws: int = setting(8, "shares of users with a posterior draw of their own", ge=1, le=1024)
+    exploration: float = setting(
+        0.5, "how many standard deviations of its prediction the ranker explores", unit="standard deviations", gt=0
+    )
+    memory: float = setting(0.99, "share of the evidence on clicks that is kept", unit="per step", gt=0, le=1)
+    ridge: float = setting(1.0, "precision of the prior, in examples that it counts for", unit="examples", gt=0)
+    draws: int = setting(8, "shares of users that get a posterior draw of their own", unit="draws", ge=1, le=1024)
     proposals: int = setting(2, "random live items offered to each user (exploration)", unit="items", ge=0, le=64)
 
 

@@ -39,7 +39,7 @@ SCORES: dict[str, Score] = {
 class Config:
     """Settings of the constant recommender."""
 
-    score: str = setting("freshness", "which fixed score, unless a function is given", choices=tuple(SCORES))
+    score: str = setting("freshness", "fixed score that items are ranked by", choices=tuple(SCORES))
     strength: float = setting(1.0, "log-odds per unit of the score", unit="logits")
     proposals: int = setting(0, "random live items offered to each user", unit="items", ge=0, le=64)
 

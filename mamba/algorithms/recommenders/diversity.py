@@ -28,8 +28,12 @@ class Config:
     """Settings of the diversity recommender."""
 
     strength: float = setting(4.0, "log-odds per unit of miscalibration that an item removes", unit="logits")
-    breadth: float = setting(0.2, "share of the goal that is spread over all topics", unit="0 to 1", gt=0, lt=1)
-    smoothing: float = setting(0.1, "share of the goal mixed into what was seen", unit="0 to 1", gt=0, lt=1)
+    breadth: float = setting(
+        0.2, "share of a user's wanted mix of topics that is spread over all topics", unit="0 to 1", gt=0, lt=1
+    )
+    smoothing: float = setting(
+        0.1, "share of a user's wanted mix of topics that is mixed into what they saw", unit="0 to 1", gt=0, lt=1
+    )
 
 
 def make(config: Config) -> Algorithm:

@@ -58,17 +58,21 @@ _BIAS |= {"like": -2.0, "video": -2.0}
 class Config:
     """Settings of the engagement recommender."""
 
-    preset: str = setting("custom", "weights of the settings, or the published ones", choices=("custom", "x_like"))
-    weight_click: float = setting(1.0, "weight of a predicted click", gt=0)
-    weight_reshare: float = setting(1.0, "weight of a predicted reshare", gt=0)
-    weight_like: float = setting(0.0, "weight of a predicted like")
-    weight_reply: float = setting(0.0, "weight of a predicted reply")
-    weight_reply_engaged: float = setting(0.0, "weight of a predicted reply that the author answers")
-    weight_good_click: float = setting(0.0, "weight of a predicted click that the user stays on")
-    weight_profile_click: float = setting(0.0, "weight of a predicted visit to the author's profile")
-    weight_video: float = setting(0.0, "weight of a predicted playback of half a video")
-    weight_negative: float = setting(0.0, "weight of predicted negative feedback")
-    weight_report: float = setting(0.0, "weight of a predicted report")
+    preset: str = setting(
+        "custom",
+        "weights of actions: custom takes the settings weight_*, x_like those that a platform published",
+        choices=("custom", "x_like"),
+    )
+    weight_click: float = setting(1.0, "weight of a predicted click", unit="relative", gt=0)
+    weight_reshare: float = setting(1.0, "weight of a predicted reshare", unit="relative", gt=0)
+    weight_like: float = setting(0.0, "weight of a predicted like", unit="relative")
+    weight_reply: float = setting(0.0, "weight of a predicted reply", unit="relative")
+    weight_reply_engaged: float = setting(0.0, "weight of a predicted reply that the author answers", unit="relative")
+    weight_good_click: float = setting(0.0, "weight of a predicted click that the user stays on", unit="relative")
+    weight_profile_click: float = setting(0.0, "weight of a predicted visit to the author's profile", unit="relative")
+    weight_video: float = setting(0.0, "weight of a predicted playback of half a video", unit="relative")
+    weight_negative: float = setting(0.0, "weight of predicted negative feedback", unit="relative")
+    weight_report: float = setting(0.0, "weight of a predicted report", unit="relative")
     sharpness: float = setting(6.0, "log-odds per unit of weighted predicted action", unit="logits", gt=0, lt=20)
     glitter: float = setting(0.0, "extra log-odds per unit of glitter", unit="logits")
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)

@@ -54,17 +54,31 @@ _ARMS = ("challenger", "incumbent")
 class Config:
     """Settings of growth experiments."""
 
-    challenger: str = setting("engagement", "kind of the challenger")
-    incumbent: str = setting("engagement", "kind of the incumbent")
+    challenger: str = setting("engagement", "kind of algorithm that challenges the one in place")
+    incumbent: str = setting("engagement", "kind of algorithm that is in place")
     changed: str = setting("glitter", "setting in which the challenger departs from its default; empty for none")
-    value: float = setting(1.0, "what the challenger sets it to")
-    proposals: int = setting(2, "items that each of the two offers, where its kind has that setting", ge=1, le=64)
-    metric: str = setting("clicks", "what decides: users with a click, or active users", choices=("clicks", "sessions"))
+    value: float = setting(1.0, "what the challenger sets `changed` to", unit="that setting's unit")
+    proposals: int = setting(
+        2, "items that each of the two algorithms offers, where its kind offers any", unit="items", ge=1, le=64
+    )
+    metric: str = setting(
+        "clicks", "metric that decides a test: users with a click, or active users", choices=("clicks", "sessions")
+    )
     window: int = setting(24, "length of a test", unit="steps", ge=1)
-    share: float = setting(0.2, "share of users in the sample", gt=0, lt=1)
-    softness: float = setting(0.05, "softness of the sample's edge", unit="log-odds of a user's rank", gt=0, le=1)
-    alpha: float = setting(0.05, "declared probability to ship a challenger that is no better", gt=0, lt=1)
-    effect: float = setting(0.05, "scale of the gains expected beforehand", unit="users per user and step", gt=0)
+    share: float = setting(0.2, "share of users in the sample that gets the challenger", unit="0 to 1", gt=0, lt=1)
+    softness: float = setting(
+        0.05,
+        "softness of the edge of the sample that gets the challenger",
+        unit="log-odds of a user's rank",
+        gt=0,
+        le=1,
+    )
+    alpha: float = setting(
+        0.05, "declared probability to ship a challenger that is no better", unit="0 to 1", gt=0, lt=1
+    )
+    effect: float = setting(
+        0.05, "scale of the gains that a test expects beforehand", unit="users per user and step", gt=0
+    )
 
 
 class Trial(NamedTuple):

@@ -41,9 +41,14 @@ class Config:
     proposals: int = setting(2, "retrieved items offered to each user", unit="items", ge=0, le=64)
     bucket: int = setting(16, "live items searched for each proposal", unit="items", ge=1, le=1024)
     exploitation: float = setting(12.0, "log-odds of retrieval per unit of affinity", unit="logits", ge=0)
-    width: int = setting(8, "size of the factors", ge=1, le=256)
-    confidence: float = setting(4.0, "extra weight of a click", unit="relative to an item passed by", ge=0)
-    decay: float = setting(0.01, "regularisation of a row per step", unit="loss", ge=0)
+    width: int = setting(8, "size of the factors of users and items", unit="dimensions", ge=1, le=256)
+    confidence: float = setting(
+        4.0,
+        "weight of a click in the loss beyond that of an item passed by",
+        unit="relative to an item passed by",
+        ge=0,
+    )
+    decay: float = setting(0.01, "L2 regularisation of every row of factors in a step", unit="loss", ge=0)
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)
 
 

@@ -20,7 +20,9 @@ from mamba.types import Array, Learned, Log, View
 class Config:
     """Settings of the notification algorithm."""
 
-    strength: float = setting(0.1, "lift of a user who is surely away", unit="probability", gt=0, lt=0.5)
+    strength: float = setting(
+        0.1, "lift of the activity and the scrolling of a user who is surely away", unit="probability", gt=0, lt=0.5
+    )
     learning_rate: float = setting(0.02, "step size of the online learner", gt=0, le=0.5)
 
 

@@ -39,10 +39,10 @@ class Config:
 
     sharpness: float = setting(6.0, "log-odds per unit of predicted click", unit="logits", gt=0, lt=20)
     length: int = setting(8, "engaged items remembered of each user", unit="items", ge=1, le=256)
-    width: int = setting(8, "size of a token", ge=1, le=256)
+    width: int = setting(8, "size of a token of the sequence model", unit="dimensions", ge=1, le=256)
     proposals: int = setting(2, "retrieved items offered to each user", unit="items", ge=0, le=64)
     bucket: int = setting(16, "live items searched for each proposal", unit="items", ge=1, le=1024)
-    exploitation: float = setting(2.0, "log-odds of retrieval per predicted log-odds of a click", ge=0)
+    exploitation: float = setting(2.0, "log-odds of retrieval per predicted log-odds of a click", unit="relative", ge=0)
     learning_rate: float = setting(0.01, "step size of the online learner", gt=0, le=0.5)
 
 

@@ -40,8 +40,8 @@ class Config:
     proposals: int = setting(3, "retrieved items offered to each user", unit="items", ge=1, le=64)
     bucket: int = setting(16, "live items searched for each proposal", unit="items", ge=1, le=1024)
     exploitation: float = setting(12.0, "log-odds of retrieval per unit of inner product", unit="logits", ge=0)
-    width: int = setting(8, "embedding size", ge=1, le=256)
-    hidden: int = setting(16, "hidden units of each tower", ge=1, le=1024)
+    width: int = setting(8, "size of the embeddings of users and items", unit="dimensions", ge=1, le=256)
+    hidden: int = setting(16, "hidden units of each tower", unit="units", ge=1, le=1024)
     learning_rate: float = setting(0.01, "step size of the online learner", gt=0, le=0.5)
     batch: int = setting(64, "logged users a training step uses", unit="users", ge=1)
 
