@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +19,7 @@ from mamba.objectives import NAMES
 from mamba.runs import distributed, progress
 from mamba.runs.config import RunConfig
 from mamba.runs.errors import UserError
+from mamba.runs.memory import free_memory, out_of_memory
 from mamba.scenarios import populations
 from mamba.types import Sizes
 
@@ -228,25 +228,3 @@ class Fitted:
         smallest = chunk <= placement.member_devices()
         remedy = "fewer scenario.users" if smallest else self._remedy(chunk // 2)
         return UserError(f"out of memory: {chunk} rollouts at a time{of} {needs}; try {remedy}")
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a device says that its memory does not do."""
-    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
-
-
-def free_memory() -> float:
-    """Bytes that computations may take, over all local devices; infinite where nobody says."""
-    told = [device.memory_stats() for device in jax.local_devices()]
-    if all(each and "bytes_limit" in each for each in told):
-        return float(sum(each["bytes_limit"] - each.get("bytes_in_use", 0) for each in told if each))
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            facts = dict(line.split(":", 1) for line in file)
-        return 1024.0 * float(facts["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return float("inf")

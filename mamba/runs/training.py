@@ -17,7 +17,8 @@ from mamba.objectives import NAMES
 from mamba.runs import checkpoint, folder, progress, stops
 from mamba.runs.config import RunConfig, to_mapping
 from mamba.runs.errors import UserError
-from mamba.runs.job import Job, out_of_memory
+from mamba.runs.job import Job
+from mamba.runs.memory import out_of_memory
 from mamba.runs.tracking import Tracker
 from mamba.streams import stream
 from mamba.types import Levers
