@@ -18,7 +18,7 @@ import hashlib
 import re
 import sys
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -69,7 +69,7 @@ class RunConfig:
     name: str = setting("run", "name of the run, and of its folder in runs/")
     seed: int = setting(0, "seed of all randomness", ge=0, le=2**31 - 1)
     steps: int = setting(50, "length of a rollout", unit="steps of one hour", ge=2)
-    chunk: int = setting(16, "rollouts sent to the device at a time, in every stage", ge=1)
+    chunk: int = setting(16, "rollouts sent to the device at a time, in every stage", unit="rollouts", ge=1)
     shard: str = setting(
         "members",
         "what is split over the devices: rollouts, or the users of each rollout, where one fits on no single device",
@@ -283,7 +283,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], errors
     """Copy of a raw mapping with overrides applied in order.
 
     A mapping as a value is merged into what is there, an empty one empties it; a new `kind` drops the settings of the
-    old one; `None` removes an algorithm or an entry of `meta.minimise` and `meta.keep`.
+    old one, but none of the overrides, wherever these stand; `None` removes an algorithm or an entry of `meta.minimise` and
+    `meta.keep`.
 
     Args:
         mapping: raw mapping, as `read_yaml` gives it.
@@ -291,7 +292,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], errors
         errors: one line is appended for each override that cannot be applied.
     """
     result = copy.deepcopy(dict(mapping))
-    for dotted, text in split_overrides(overrides, errors):
+    for dotted, text in _kinds_first(split_overrides(overrides, errors)):
         try:
             value = _parse(text)
         except yaml.YAMLError as error:
@@ -324,6 +325,23 @@ def split_overrides(overrides: Sequence[str], errors: list[str]) -> Iterator[tup
             errors.append(f"{dotted}: no value was given; write {token}=VALUE")
         else:
             errors.append(f"'{token}' is not an override; write section.name=value")
+
+
+def _kinds_first(overrides: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Overrides in which the kind of an algorithm comes before its other settings, which it would drop."""
+    ordered: list[tuple[str, str]] = []
+    for dotted, text in overrides:
+        family, _, rest = dotted.partition(".")
+        algorithm, _, setting = rest.partition(".")
+        at = len(ordered)
+        if family in FAMILIES and setting == "kind":
+            own = [k for k, (name, _) in enumerate(ordered) if name.startswith(f"{family}.{algorithm}.")]
+            at = min(own, default=at)
+            # The last of several kinds wins.
+            while at < len(ordered) and ordered[at][0] == dotted:
+                at += 1
+        ordered.insert(at, (dotted, text))
+    return ordered
 
 
 def _assign(mapping: dict[str, Any], path: list[str], value: Any) -> str | None:

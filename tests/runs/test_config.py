@@ -103,6 +103,20 @@ def test_equal_settings_have_equal_digests_and_the_order_of_algorithms_counts() 
     assert diff(resolve(BASE), turned) == ["recommenders: order home, trending -> trending, home"]
 
 
+def test_a_kind_drops_no_setting_that_is_given_before_it() -> None:
+    for order in (["sharpness=7", "kind=bridging"], ["kind=bridging", "sharpness=7"]):
+        home = overridden(*(f"recommenders.home.{word}" for word in order)).recommenders["home"]
+        assert home.kind == "bridging" and home.config.sharpness == 7.0
+    # The last kind counts, and what an added algorithm is given does not come before it.
+    home = overridden(*(f"recommenders.home.{word}" for word in ("kind=chronological", "sharpness=7", "kind=bridging")))
+    assert home.recommenders["home"].config.sharpness == 7.0
+    more = overridden(
+        "recommenders.new={kind: engagement}", "recommenders.new.kind=bridging", "recommenders.new.sharpness=3"
+    )
+    assert more.recommenders["new"].kind == "bridging" and more.recommenders["new"].config.sharpness == 3.0
+    assert "half_life" in refused(BASE, "recommenders.home.half_life=4", "recommenders.home.kind=bridging")[0]
+
+
 def test_what_a_wandb_agent_writes_is_understood() -> None:
     agent = [
         "--meta.learning_rate=0.0003",
