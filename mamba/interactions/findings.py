@@ -398,7 +398,7 @@ def transfer(
         f"{100 * float(home.mean):.1f} points of the goal ({100 * confidence:g} % CI {100 * float(home.low):.1f} to "
     )
     of_home += f"{100 * float(home.high):.1f})"
-    if float(home.low) <= 0:
+    if not float(home.low) > 0:
         sentence = f"Nothing that could survive in {where} was clearly gained where the levers were trained: {of_home}."
         return Finding("transfer", sentence, "", float("nan"), float("nan"), float("nan"))
     sentence = (
@@ -424,6 +424,11 @@ def worlds(told: Mapping[str, Any], *, seeds: int, confidence: float) -> Finding
         mean, low, high = (100.0 * told[part][end] for end in ("mean", "low", "high"))
         return f"{mean:+.1f} points ({100 * confidence:g} % CI {low:+.1f} to {high:+.1f})"
 
+    if not np.isfinite(told["tail"]["mean"]):
+        sentence = (
+            f"In at least one of {seeds} sampled worlds that nothing was trained in, outcomes left the finite numbers."
+        )
+        return Finding("worlds", sentence, "", np.nan, np.nan, np.nan)
     sentence = (
         f"In {seeds} sampled worlds that nothing was trained in, the goal changed by {words('mean')} on average and by "
         f"{words('tail')} in the worst {100 * (1 - told['level']):.0f} % of them; less is better (sampled model)."

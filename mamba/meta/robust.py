@@ -32,15 +32,16 @@ def cvar(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean of the worst share 1 - level of equally likely samples, exact for tails that hold a fraction of a sample.
 
     Args:
-        values: [..., N] outcomes U, larger is worse.
+        values: [..., N] outcomes U, larger is worse, and NaN worst of all.
         level: a in [0, 1]; 0 is the mean, 1 the maximum, and so is anything from 1 - 1 / N on.
 
     Returns:
         `(CVaR [...], weights [..., N])` float64. Weights sum to 1, equal outcomes have equal weights. CVaR is the weighted
-        average of the values; its gradient is that of their gradients, unless several values tie at the edge of the tail.
+        average of the values, NaN where one of them is; its gradient is that of their gradients, unless several values tie at
+        the edge of the tail.
 
     Raises:
-        ValueError: no samples, NaN among them, or a level outside [0, 1].
+        ValueError: no samples, or a level outside [0, 1].
 
     References:
         Rockafellar and Uryasev 2002, proposition 8.
@@ -48,13 +49,14 @@ def cvar(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     values = np.asarray(values, np.float64)
     if not 0.0 <= level <= 1.0:
         raise ValueError(f"the level of CVaR is from 0 (mean) to 1 (maximum), got {level}")
-    if values.ndim < 1 or values.shape[-1] < 1 or np.isnan(values).any():
-        raise ValueError(f"CVaR needs at least 1 sample and no NaN, got {np.isnan(values).sum()} NaN in {values.shape}")
+    if values.ndim < 1 or values.shape[-1] < 1:
+        raise ValueError(f"CVaR needs at least 1 sample, got {values.shape}")
+    ranked = np.where(np.isnan(values), np.inf, values)
     count = values.shape[-1]
     tail = max((1.0 - level) * count, 1.0)  # samples in the tail; less than one is the maximum
-    edge = np.sort(values, axis=-1)[..., ::-1][..., min(int(tail), count - 1), None]
-    above = values > edge
-    there = values == edge
+    edge = np.sort(ranked, axis=-1)[..., ::-1][..., min(int(tail), count - 1), None]
+    above = ranked > edge
+    there = ranked == edge
     # What the samples beyond the edge leave of the tail is shared by those on it.
     left = np.maximum(1.0 - above.sum(axis=-1, keepdims=True) / tail, 0.0)
     weights = above / tail + left * there / there.sum(axis=-1, keepdims=True)

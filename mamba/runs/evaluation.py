@@ -120,7 +120,7 @@ def over_worlds(
     Returns:
         `mean` change of the goal, and `tail`: its mean in the worst share 1 - level of the worlds, picked by the same runs, so
         that it also holds the luck of the seeds and is, if anything, too pessimistic. Intervals are percentiles of a bootstrap
-        over worlds.
+        over worlds. All are NaN where the goal is in one of the worlds.
     """
     before, after = runs["before"], runs["after"]
     change = -gains(before, after, goal)

@@ -68,11 +68,18 @@ def test_the_gradient_is_the_weighted_average_of_gradients():
     np.testing.assert_allclose(found, exact, atol=1e-6)
 
 
+def test_what_is_no_number_is_worst():
+    values = np.array([[1.0, np.nan, 5.0, 2.0], [1.0, 3.0, 5.0, 2.0], [np.nan, np.inf, 0.0, np.nan]])
+    value, weights = robust.cvar(values, 0.5)
+    np.testing.assert_array_equal(weights[0], [0.0, 0.5, 0.5, 0.0])
+    np.testing.assert_array_equal(np.isnan(value), [True, False, True])
+    assert value[1] == 4.0  # the others are what they are without
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+
+
 def test_tails_that_cannot_be():
     with pytest.raises(ValueError, match=r"from 0 \(mean\) to 1 \(maximum\), got 1.2"):
         robust.cvar(np.zeros(3), 1.2)
-    with pytest.raises(ValueError, match="1 NaN"):
-        robust.cvar(np.array([0.0, np.nan]), 0.5)
     with pytest.raises(ValueError, match="at least 1 sample"):
         robust.cvar(np.zeros(0), 0.5)
 

@@ -133,3 +133,12 @@ def test_worlds_tell_the_mean_and_the_worst_share():
     assert told["tail"]["low"] < told["tail"]["mean"] < told["tail"]["high"] <= 0.1 + 1e-9
     sentence = findings.worlds(told, seeds=6, confidence=0.9).sentence
     assert "-15.0 points" in sentence and "+5.0 points" in sentence and "worst 33 %" in sentence
+
+
+def test_a_world_that_left_the_finite_numbers_is_told_in_words():
+    runs = _runs(0.5, 0.4)
+    runs["after"][2, TOXIC] = np.nan
+    told = evaluation.over_worlds(runs, GOAL, level=2 / 3, confidence=0.9)
+    assert np.isnan(told["tail"]["mean"]) and np.isnan(told["mean"]["mean"])
+    sentence = findings.worlds(told, seeds=6, confidence=0.9).sentence
+    assert "outcomes left the finite numbers" in sentence and "nan" not in sentence
