@@ -1,6 +1,6 @@
 """Makes a Weights & Biases dashboard for the runs of a project: goal, limits, levers, audits, health, interactions, sweeps.
 
-    pip install 'mamba-ecosystems[workspace]'
+    pip install wandb-workspaces                       # or the extra mamba-ecosystems[workspace]
     python scripts/setup_wandb_workspace.py --entity my-team --project mamba            # saves it and prints its address
     python scripts/setup_wandb_workspace.py --entity my-team --project mamba --dry-run  # prints it, and asks nobody
 
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         made = workspace(parsed.entity, parsed.project, parsed.name)
     except ImportError:
-        print("wandb-workspaces is not installed: pip install 'mamba-ecosystems[workspace]'", file=sys.stderr)
+        print("wandb-workspaces is not installed; pip install wandb-workspaces", file=sys.stderr)
         return 2
     if parsed.dry_run:
         print(json.dumps(made._to_model().model_dump(mode="json", by_alias=True), indent=2))

@@ -147,7 +147,15 @@ def shapes(arguments: Any) -> Any:
 class SideBySide:
     """Answers calls of a kernel by one compiled program that takes several of them; calls of other shapes are other programs."""
 
-    def __init__(self, kernel: Callable[..., Any], *, layout: mem.Layout, width: int, common: int = 0) -> None:
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        *,
+        layout: mem.Layout,
+        width: int,
+        common: int = 0,
+        between: Callable[[], None] | None = None,
+    ) -> None:
         """Prepares it.
 
         Args:
@@ -155,10 +163,12 @@ class SideBySide:
             layout: on a device, calls one after the other ("loop") or side by side ("vmap").
             width: most calls that run side by side, over all devices; one after the other, every device has one at a time.
             common: leading arguments that all calls have in common; they are passed once.
+            between: called where there are calls left after those that went side by side; may raise.
         """
         devices = placement.member_devices()
         self.width = devices if layout == "loop" else -(-max(width, 1) // devices) * devices
         self._common = common
+        self._between = between or (lambda: None)
 
         def one(shared: tuple[Any, ...], own: tuple[Any, ...]) -> Any:
             return kernel(*shared, *own)
@@ -174,6 +184,8 @@ class SideBySide:
         """Results of calls, in their order, as numpy arrays."""
         found: dict[int, Any] = {}
         for numbers in self._chunks(calls):
+            if found:
+                self._between()
             results = jax.tree.map(np.asarray, self._run(*self._given([calls[number] for number in numbers])))
             found |= {number: jax.tree.map(lambda x, at=at: x[at], results) for at, number in enumerate(numbers)}
         return [found[number] for number in range(len(calls))]

@@ -271,10 +271,11 @@ def agreed(path: Path, config_yaml: str, *, allow_config_change: bool) -> list[s
     """
     changes = _changes(path, config_yaml)
     if changes and not allow_config_change:
+        also = " (members that both have are not done again)" if path.name == SWEEP else ""
         raise UserError(
-            f"{path.parent} holds a run with another configuration:\n"
+            f"{path.parent} holds a {'sweep' if also else 'run'} with another configuration:\n"
             + "\n".join(f"  {line}" for line in changes)
-            + "\ngive another --run_dir, or --allow-config-change to continue with the new one"
+            + f"\ngive another --run_dir, or --allow-config-change to continue with the new one{also}"
         )
     return changes
 

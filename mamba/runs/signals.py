@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = ("SIGTERM", "SIGUSR2", "SIGINT")
+_ours: list[Any] = []  # handlers of the blocks that are open
 
 
 @contextmanager
@@ -20,8 +21,9 @@ def graceful(announce: Callable[[str], None] | None = None) -> Generator[Callabl
     """Catches the signals above for the length of a block.
 
     A handler that somebody else installed for SIGTERM or SIGUSR2 (submitit does, to put the job back into the queue) is
-    called after the flag is set. The default actions and Python's own handler of SIGINT are not: they would end the
-    process. Outside the main thread nothing can be caught, and the flag stays down.
+    called after the flag is set, and so is that of a block around this one, whatever the signal. The default actions and
+    Python's own handler of SIGINT are not: they would end the process. Outside the main thread nothing can be caught, and
+    the flag stays down.
 
     Args:
         announce: called with one line when a signal arrives.
@@ -41,9 +43,10 @@ def graceful(announce: Callable[[str], None] | None = None) -> Generator[Callabl
             again = "; once more to stop at once" if number == signal.SIGINT else ""
             announce(f"{name}: finishing this chunk, then saving{again}")
         before = earlier.get(number)
-        if number != signal.SIGINT and callable(before):
+        if callable(before) and (number != signal.SIGINT or before in _ours):
             before(number, frame)
 
+    _ours.append(handle)
     if threading.current_thread() is threading.main_thread():
         for name in SIGNALS:
             if (number := getattr(signal, name, None)) is not None:
@@ -51,6 +54,7 @@ def graceful(announce: Callable[[str], None] | None = None) -> Generator[Callabl
     try:
         yield lambda: bool(arrived)
     finally:
+        _ours.remove(handle)
         for number, before in earlier.items():
             # None: the handler was not installed from Python and cannot be put back from here.
             signal.signal(number, signal.SIG_DFL if before is None else before)

@@ -261,3 +261,19 @@ def test_signals_ask_for_a_stop_and_handlers_come_back() -> None:
         assert len(said) == 1 and said[0].startswith("SIGUSR2: finishing this chunk")
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_block_around_another_hears_every_signal_too() -> None:
+    said: list[str] = []
+    with graceful(said.append) as outer:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with graceful() as inner:
+                os.kill(os.getpid(), number)
+                assert inner() and outer()
+            with graceful() as later:
+                assert not later()
+        assert len(said) == 1 and said[0].startswith("SIGINT: finishing this chunk")
+        with graceful(), pytest.raises(KeyboardInterrupt):  # the second one, wherever the first was heard
+            os.kill(os.getpid(), signal.SIGINT)
+    with graceful() as outer:
+        assert not outer()

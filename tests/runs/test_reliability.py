@@ -39,9 +39,9 @@ def rollouts(monkeypatch):
     of = SimpleNamespace(done=[], terminated=0)
 
     def values(fitted, members, told=None):
-        total = len(members.keys)
-        for begin in range(0, total, fitted._chunk):
-            of.done.append(min(fitted._chunk, total - begin))
+        total, chunk = len(members.keys), fitted.compiled(members).chunk
+        for begin in range(0, total, chunk):
+            of.done.append(min(chunk, total - begin))
             if len(of.done) == of.terminated:
                 os.kill(os.getpid(), signal.SIGTERM)
             if told is not None:
@@ -158,6 +158,14 @@ def test_a_signal_in_a_batch_of_a_sweep_is_heard_after_the_chunk(rollouts, tmp_p
         rollouts.done, rollouts.terminated = [], 0
         assert swept(tmp_path / "stopped") == 0
         assert rollouts.done == [10]
+        # Nor for the rollouts of one member: between two chunks of these the signal is heard, too.
+        limited.chunk, rollouts.done, rollouts.terminated = 2, [], 5
+        assert swept(tmp_path / "small") == 0
+        assert rollouts.done == [2, 2, 1, 2, 2]
+        rollouts.done, rollouts.terminated = [], 0
+        assert swept(tmp_path / "small") == 0
+        assert rollouts.done == [2, 2, 1] * 3
+    assert (tmp_path / "small" / "members.jsonl").read_text() == (tmp_path / "whole" / "members.jsonl").read_text()
     found, wanted = ((tmp_path / each / "members.jsonl").read_text() for each in ("stopped", "whole"))
     assert found == wanted
 
@@ -197,7 +205,7 @@ pathlib.Path(sys.argv[1]).write_text("begun")
 time.sleep(300)
 """
 
-    def start(words, file, environment):
+    def start(words, file):
         place = words[words.index("--run_dir") + 1]
         return subprocess.Popen([sys.executable, "-c", code, f"{place}.txt"], stdout=file, stderr=file)
 

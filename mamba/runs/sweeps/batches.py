@@ -12,8 +12,10 @@ import numpy as np
 from mamba import ecosystem as eco
 from mamba import members as mem
 from mamba import placement
-from mamba.runs import distributed, simulation
-from mamba.runs.job import Fitted, devices, free_memory, platform
+from mamba.runs import distributed, simulation, stops
+from mamba.runs.errors import UserError
+from mamba.runs.job import Fitted, devices, platform
+from mamba.runs.memory import free_memory, out_of_memory
 from mamba.runs.sweeps.groups import Group, stacked
 from mamba.runs.sweeps.outcomes import Member
 
@@ -102,8 +104,7 @@ def evaluator(of: Plan, *, per_batch: int, programs: Programs | None = None) -> 
     seeds = config.simulation.seeds
 
     def inputs(slab: int) -> eco.Inputs:
-        people = stacked([of.group.populations[home] for home in of.slabs[slab]])
-        return eco.inputs(of.group.ecosystem, placement.placed(people, of.group.ecosystem.sizes.users))
+        return on_device(of.group, of.slabs[slab])
 
     def remedy(fewer: int) -> str:
         if per_batch > 1:
@@ -133,6 +134,24 @@ def evaluator(of: Plan, *, per_batch: int, programs: Programs | None = None) -> 
         return held[slab]
 
     return of_slab
+
+
+def on_device(group: Group, homes: Sequence[int]) -> eco.Inputs:
+    """Populations of a group as inputs with a leading axis, on the device.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    people = stacked([group.populations[home] for home in homes])
+    try:
+        return eco.inputs(group.ecosystem, placement.placed(people, group.ecosystem.sizes.users))
+    except jax.errors.JaxRuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        several = len(homes) > 1
+        remedy = "--members-per-batch=1, or fewer scenario.users" if several else "fewer scenario.users"
+        what = f"{len(homes)} populations do" if several else "the population does"
+        raise UserError(f"out of memory: {what} not fit, of {who(group)}; try {remedy}") from error
 
 
 def who(group: Group) -> str:
@@ -169,7 +188,7 @@ def run(
         per_batch: as for the plan.
         keep: called with members and their values [N, S, 1 + W, C] as soon as these are done: those of a batch, or as many as
             go to the devices at a time where memory does not do for all of them.
-        stop: whether a signal asks to stop.
+        stop: whether a signal asks to stop; what is half done then is lost.
         programs: compiled before; what is compiled here is added.
 
     Returns:
@@ -185,7 +204,11 @@ def run(
                 if stop():
                     return False
                 some = slice(begin * seeds, (begin + at_a_time) * seeds)
-                values = fitted(jax.tree.map(lambda leaf, some=some: leaf[some], rollouts))
+                part = jax.tree.map(lambda leaf, some=some: leaf[some], rollouts)
+                try:
+                    values = stops.between_chunks(fitted, stop)(part)
+                except stops.Stopped:
+                    return False
                 table = np.asarray(values, np.float64)
                 keep(batch.members[begin : begin + at_a_time], table.reshape(-1, seeds, *table.shape[1:]))
     return True

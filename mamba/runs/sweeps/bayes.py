@@ -35,7 +35,9 @@ class Chooser:
         try:
             import optuna
         except ImportError as error:
-            raise UserError("method: bayes needs optuna: pip install 'mamba-ecosystems[bayes]'") from error
+            raise UserError(
+                "method: bayes needs optuna; pip install optuna (or the extra mamba-ecosystems[bayes])"
+            ) from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
         # `constant_liar` keeps the members of a batch, of which nothing is known yet, apart.

@@ -56,7 +56,8 @@ def program_of(config: RunConfig, job: str = "simulate") -> str:
             for lever in registry.build(each.kind, each.config).levers:
                 if lever in settings:
                     settings[lever] = _LEVER
-    return hashlib.sha256(json.dumps(mapping, sort_keys=True, default=str).encode()).hexdigest()
+    # Not sorted: the order of algorithms counts.
+    return hashlib.sha256(json.dumps(mapping, default=str).encode()).hexdigest()
 
 
 def grouped(members: Sequence[Member], job: str = "simulate") -> list[Group]:

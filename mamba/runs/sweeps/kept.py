@@ -39,12 +39,20 @@ def places(folders: Path, members: Sequence[Member]) -> dict[str, Path]:
     }
 
 
-def forget(path: Path) -> None:
-    """Removes what belongs to another sweep."""
-    for name in (MEMBERS, TABLE, folder.METRICS, folder.SUMMARY):
+def gather(path: Path) -> None:
+    """Makes a folder ready for a changed sweep: drops what was put together, and collects what tasks did of their parts.
+
+    What is known of members stays, as do their run folders: those that the changed sweep has, too, are not done again. Values of
+    the others are kept until the sweep is done.
+    """
+    for name in (TABLE, folder.METRICS, folder.SUMMARY):
         (path / name).unlink(missing_ok=True)
-    for name in (PARTS, FOLDERS, TASKS, folder.REPORT):
-        shutil.rmtree(path / name, ignore_errors=True)
+    shutil.rmtree(path / folder.REPORT, ignore_errors=True)
+    for task in sorted((path / TASKS).glob("*")):
+        (path / PARTS).mkdir(exist_ok=True)
+        for part in sorted((task / PARTS).glob("*")):
+            part.replace(path / PARTS / f"{part.stem}-{task.name}{part.suffix}")
+    shutil.rmtree(path / TASKS, ignore_errors=True)
 
 
 def known(path: Path) -> dict[str, np.ndarray]:

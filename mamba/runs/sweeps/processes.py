@@ -39,7 +39,6 @@ def run(
     at_once: int,
     overrides: Callable[[Member], Sequence[str]],
     stop: Callable[[], bool],
-    environment: Mapping[str, str] | None = None,
 ) -> tuple[dict[int, Outcome], bool]:
     """Runs members, some at a time; what is finished in its folder is not run again.
 
@@ -51,7 +50,6 @@ def run(
         at_once: processes at a time.
         overrides: settings of a member.
         stop: whether a signal asks to stop; the processes are asked, too, and save what they have.
-        environment: of the processes; None takes that of this one.
 
     Returns:
         Outcomes by number, and whether all members were run. A member whose process fails is frozen, and says why.
@@ -96,7 +94,7 @@ def run(
                         "--distributed=off",
                         "--allow-config-change",  # of what decides no result: the folder is the member's own
                     ]
-                    process = _start(command, file, environment)
+                    process = _start(command, file)
                     running[member.number] = (member, process, file)
                 time.sleep(_LOOK_S)
                 for number, (member, process, file) in list(running.items()):
@@ -118,9 +116,8 @@ def run(
     return by_number(), not stop()
 
 
-def _start(words: Sequence[str], file: IO[bytes], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-    own = None if environment is None else dict(environment)
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=own)
+def _start(words: Sequence[str], file: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
 
 def _why(place: Path, logs: Path, code: int, *, source: str) -> str:

@@ -271,7 +271,7 @@ def _parameter(name: str, facts: Any) -> Parameter:
     try:
         quantile = _quantile(named, numbers)
         ends = [quantile(u) for u in (EDGE, 0.5, 1.0 - EDGE)]
-    except OverflowError:
+    except (OverflowError, ValueError):  # of an end that is no number, which is not to be rounded either
         pass
     if not all(map(math.isfinite, ends)):
         raise _Unusable(

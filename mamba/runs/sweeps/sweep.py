@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from mamba.runs import distributed, folder, loop, progress, signals, simulation, tracking
-from mamba.runs.config import SERVICES, RunConfig, dump_yaml, load_config, split_overrides, to_mapping, to_yaml
+from mamba.runs.config import RunConfig, dump_yaml, load_config, split_overrides, to_mapping, to_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import batches, bayes, groups, kept, outcomes, processes, trainings
 from mamba.runs.sweeps import spec as specs
@@ -38,8 +38,6 @@ from mamba.runs.sweeps.outcomes import Member, Outcome
 
 JOB_TYPE = "sweep"
 _SHOWN = 20  # members that a dry run lists
-# Changes that leave every member as it was.
-_HARMLESS = ("sweep.metric", "sweep.count", *(f"base.{name}" for name in SERVICES))
 
 
 class Options(NamedTuple):
@@ -126,7 +124,7 @@ def sweep(
         options: what the command line asks for.
         shared: more settings that all members share, as overrides.
         command: how the sweep was started, for the record.
-        allow_config_change: continue a folder that holds another sweep; what it holds is dropped.
+        allow_config_change: continue a folder that holds another sweep; members that both have are not done again.
 
     Returns:
         The summary that was written to `summary.json`; `finished` is False after a signal, and of a part.
@@ -137,8 +135,10 @@ def sweep(
     shared = joined_overrides(shared)
     base = load_config(spec.source, [*spec.fixed, *shared])
     members = planned(spec, options, shared=shared)
-    mine = members if members is None or options.part is None else members[options.part[0] :: options.part[1]]
-    # Before the folder is this sweep's, and what it held is dropped.
+    mine = members
+    if members is not None and options.part is not None:  # nobody is dealt to two parts
+        mine = kept.distinct(members)[options.part[0] :: options.part[1]]
+    # Before the folder is this sweep's.
     made = usable(spec, options, mine, base=base, shared=shared)
     text = to_yaml(_described(spec, options, base))
     place = Path(path)
@@ -152,14 +152,21 @@ def sweep(
     ):
         stop = distributed.agreed(asked)
         clock = time.perf_counter()
-        if any(not line.startswith(_HARMLESS) for line in opened.changes):
-            kept.forget(opened.path)
+        earlier = _finished(opened.path, text) if options.part is None else None
+        if earlier is not None:
+            progress.say(f"{opened.path} is finished; nothing to do")
+            return earlier
+        if opened.changes:
+            kept.gather(opened.path)
         opened.claim()
         # A summary says that the sweep, or this part of it, is finished: a script looks at that.
         (opened.path / folder.SUMMARY).unlink(missing_ok=True)
         for key in spec.unused:
             progress.say(f"{key}: says something to wandb only")
-        known, ended = kept.known(opened.path), kept.ended(opened.path)
+        # Several processes of a part must know the same, and each sees a copy of the part alone.
+        told = Path(path) if jax.process_count() == 1 else opened.path
+        known, ended = kept.known(told), kept.ended(told)
+        distributed.refuse_different(text, options, *sorted(known), *sorted(ended))
         at_work = _Open(spec, options, shared, base, opened.path, Path(path), known, ended, {}, {}, stop)
         stopped = {"name": spec.name, "finished": False}
         result = _chosen(at_work) if mine is None else _carried_out(at_work, mine, made)
@@ -176,6 +183,18 @@ def sweep(
             f"part {options.part[0]} of {options.part[1]} is done; without --part the sweep puts parts together"
         )
         return summary | {"finished": False}
+
+
+def _finished(path: Path, text: str) -> dict[str, Any] | None:
+    """The summary of a sweep that is finished, whose results are there and of whose members none may be tried again; else None.
+
+    `text` describes the sweep, with its parameters in their order: in another one, members have other numbers.
+    """
+    if not all((path / name).is_file() for name in (folder.SWEEP, folder.SUMMARY, folder.METRICS, TABLE)):
+        return None
+    summary = folder.read_summary(path / folder.SUMMARY)
+    same = folder.read_text(path / folder.SWEEP) == text
+    return summary if same and summary.get("finished") and not summary.get("frozen") else None
 
 
 def joined_overrides(shared: Sequence[str]) -> tuple[str, ...]:
@@ -212,8 +231,7 @@ def claim_for_parts(
         changes = folder.agreed(file, text, allow_config_change=allow_config_change)
         if not changes:
             return
-        if any(not line.startswith(_HARMLESS) for line in changes):
-            kept.forget(Path(path))
+        kept.gather(Path(path))
     folder.write_text(file, text)
 
 
@@ -529,11 +547,11 @@ def _completed(of: _Open, result: _Result, *, command: str, clock: float) -> dic
         "seconds": time.perf_counter() - clock,
         "provenance": folder.provenance(command, device_kind=jax.devices()[0].device_kind, devices=len(jax.devices())),
     }
-    _track(of, rows, best=[table[number] for number in best], frozen=len(frozen))
     alive = [member.number for member in result.members if member.number not in frozen]
     chosen = {"none": [], "top_k": best, "all": alive}[log.member_runs]
     if not _member_runs(of, [result.members[number] for number in chosen], result.members):
         return None
+    _track(of, rows, best=[table[number] for number in best], frozen=len(frozen))
     folder.write_json(path / folder.SUMMARY, summary)
     if tabled:  # else the parts are the table
         shutil.rmtree(path / PARTS, ignore_errors=True)

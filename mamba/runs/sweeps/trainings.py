@@ -28,9 +28,10 @@ from mamba.meta import constraints, derivatives, growth, lockstep, optimise, sys
 from mamba.runs import checkpoint, distributed, evaluation, folder, restoration, stops, training
 from mamba.runs.config import SERVICES, RunConfig, dump_yaml
 from mamba.runs.errors import UserError
-from mamba.runs.job import Fitted, Job, out_of_memory, platform
+from mamba.runs.job import Fitted, Job, platform
+from mamba.runs.memory import out_of_memory
 from mamba.runs.sweeps import batches, outcomes
-from mamba.runs.sweeps.groups import Group, stacked
+from mamba.runs.sweeps.groups import Group
 from mamba.runs.sweeps.outcomes import Member, Outcome
 from mamba.types import Array, Population, Sizes
 from mamba.world.parameters import WorldParameters
@@ -194,7 +195,9 @@ class _Shared:
                 people = population if homes == 1 else jax.tree.map(lambda leaf: leaf[home], population)
                 return kernel(replace(inputs, population=people), *rest)
 
-            return lockstep.SideBySide(at_home, layout=how, width=size, common=1)
+            return lockstep.SideBySide(
+                at_home, layout=how, width=size, common=1, between=lambda: stops.heed(self._stop)
+            )
 
         self._slope = beside(derivatives.reverse(system, steps=steps, spread=False))
         self._follow = beside(growth.tangents(system, steps=steps))
@@ -209,16 +212,15 @@ class _Shared:
         self._ask_rollouts = lockstep.asking(self._evaluated, order=2)
 
     def serve(self, group: Group, stop: Callable[[], bool]) -> None:
-        """From now on the members of another group of the same program; their evaluations heed `stop` after every chunk."""
+        """From now on the members of another group of the same program; what they ask for heeds `stop` between chunks."""
         self._group, self._stop = group, stop
 
     def settle(self, homes: Sequence[int]) -> list[int]:
         """Brings the populations of a batch to the device; gives the place of each of `homes` among them."""
         which = list(dict.fromkeys(homes))
-        several = [self._group.populations[home] for home in which]
-        several += [several[-1]] * (self._homes - len(which))
+        filled = which + [which[-1]] * (self._homes - len(which))
         self._population = self._fitted = None  # one slab on the device at a time
-        slab = eco.inputs(self.ecosystem, placement.placed(stacked(several), self.ecosystem.sizes.users))
+        slab = batches.on_device(self._group, filled)
         self._fitted = self._rollouts.on(slab, who=batches.who(self._group))
         alone = self._homes == 1
         self._population = jax.tree.map(lambda leaf: leaf[0], slab.population) if alone else slab.population

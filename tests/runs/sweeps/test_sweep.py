@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -171,16 +172,57 @@ def test_parts_put_together_are_the_sweep(swept, tmp_path, monkeypatch):
     assert (place / kept.TABLE).read_text() == (swept.path / kept.TABLE).read_text()
 
 
-def test_what_parts_left_of_another_sweep_does_not_count(swept, tmp_path):
-    place = tmp_path / "made"
-    other = made(parameters={**PARAMETERS, "recommenders.home.sharpness": {"values": [2.0, 9.0]}})
-    ran(place, other, options=sweep.Options(per_batch=3, part=(0, 2)))
-    with pytest.raises(UserError, match="another configuration"):
+def test_members_that_a_changed_sweep_still_has_are_not_done_again(swept, tmp_path, monkeypatch):
+    place, done = tmp_path / "made", []
+    run = batches.run
+
+    def counted(of, *, keep, **more):
+        def keeping(some, values):
+            done.extend(member.choice["recommenders.home.sharpness"] for member in some)
+            keep(some, values)
+
+        return run(of, keep=keeping, **more)
+
+    monkeypatch.setattr(batches, "run", counted)
+    other = made(parameters={**PARAMETERS, "recommenders.home.sharpness": {"values": [1.0, 3.0]}}, metric=None)
+    for i in (0, 1):  # in parts, and half of the members are those of the other sweep
+        ran(place, other, options=sweep.Options(per_batch=3, part=(i, 2)))
+    with pytest.raises(UserError, match=r"(?s)holds a sweep with another.*members that both have are not done again"):
         ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(1, 2)))
+    del done[:]
     sweep.claim_for_parts(swept.spec, place, options=THREE, allow_config_change=True)
     assert not (place / kept.TASKS).exists()
+    # A part knows what the whole folder knows.
+    ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(0, 2)))
     shown = ran(place, swept.spec)
     assert shown["finished"] and (place / kept.TABLE).read_text() == (swept.path / kept.TABLE).read_text()
+    assert done == [9.0] * 4
+    for number, values in values_of(swept.path).items():
+        np.testing.assert_array_equal(values_of(place)[number], values)
+
+
+def test_members_of_one_digest_are_dealt_to_one_part(swept, tmp_path, monkeypatch):
+    dealt = []
+
+    def listed(of, *, keep, **more):
+        dealt.extend((member.number, member.digest) for batch in of.batches for member in batch.members)
+        return False
+
+    monkeypatch.setattr(batches, "run", listed)
+    of = made(parameters={"seed": {"values": [0, 0, 1, 1]}})
+    for i in (0, 1):
+        ran(tmp_path / "made", of, options=sweep.Options(per_batch=3, part=(i, 2)))
+    assert [number for number, _ in dealt] == [0, 2] and len({digest for _, digest in dealt}) == 2
+
+
+def test_a_finished_sweep_is_logged_once_and_the_command_does_nothing_more(copied, monkeypatch):
+    before = (copied / folder.SUMMARY).read_text()
+    monkeypatch.setattr(sweep, "_track", None)
+    assert ran(copied, made())["finished"] is True
+    assert (copied / folder.SUMMARY).read_text() == before
+    # Told to stop among the runs of members, it has logged nothing yet.
+    monkeypatch.setattr(sweep, "_member_runs", lambda *given: False)
+    assert ran(copied, made(), shared=["log.member_runs=all"], changed=True)["finished"] is False
 
 
 def test_settings_given_as_two_words_are_shared_too(swept):
@@ -200,6 +242,19 @@ def test_what_is_logged_may_change_also_in_the_file(swept, tmp_path, monkeypatch
     monkeypatch.setattr(batches, "run", None)  # nothing is left to run
     summary = ran(tmp_path / "made", made(command=command), changed=True)
     assert len(summary["best"]) == 2
+
+
+def test_the_order_of_algorithms_and_a_kind_before_its_settings_count():
+    both = {"one": {"kind": "diversity"}, "other": {"kind": "popularity"}}
+    of = made(parameters={"recommenders": {"values": [both, dict(reversed(both.items()))]}})
+    found = groups.grouped(sweep.planned(of, sweep.Options()))
+    names = [[name for name in group.ecosystem.names if name in both] for group in found]
+    assert names == [["one", "other"], ["other", "one"]]
+    # In the file the setting comes first: it is that of the kind all the same.
+    varied = {"recommenders.home.sharpness": {"values": [2.0, 9.0]}, "recommenders.home.kind": {"values": ["bridging"]}}
+    members = sweep.planned(made(parameters=varied), sweep.Options())
+    told = [(member.config.recommenders["home"].kind, member.config.recommenders["home"].config) for member in members]
+    assert [(kind, config.sharpness) for kind, config in told] == [("bridging", 2.0), ("bridging", 9.0)]
 
 
 def test_members_that_differ_in_more_than_numbers_get_programs_of_their_own():
@@ -263,6 +318,37 @@ def test_members_that_are_not_finite_are_frozen_and_leave_the_others_bit_equal(s
     assert found[6][:, 1, k].max() < -1e30 and metrics[0]["ecosystem/wellbeing/min"] == pytest.approx(least)
     page = report.write_report(tmp_path / "made").read_text()
     assert "2 members left the finite numbers" in page
+
+
+@pytest.mark.slow  # compiles what an accelerator runs
+def test_side_by_side_a_member_that_is_not_finite_leaves_the_others_bit_equal_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulation.mem, "layout", lambda: "vmap")
+    rates = {"whole": [0.05, 0.06, 0.07], "made": [0.05, 0.06, 0.07]}
+    member_of = outcomes.member_of
+
+    def poisoned(spec, choice, *, number, shared=()):
+        member = member_of(spec, choice, number=number, shared=shared)
+        parameters = dataclasses.replace(member.config.parameters, opinion_rate=float("nan"))
+        return (
+            member if number != 1 else member._replace(config=dataclasses.replace(member.config, parameters=parameters))
+        )
+
+    for name, values in rates.items():
+        of = made(parameters={"parameters.opinion_rate": {"values": values}})
+        assert ran(tmp_path / name, of)["frozen"] == ([1] if name == "made" else [])
+        monkeypatch.setattr(outcomes, "member_of", poisoned)
+    found, whole = values_of(tmp_path / "made"), values_of(tmp_path / "whole")
+    assert np.isnan(found[1]).any()
+    for number in (0, 2):
+        np.testing.assert_array_equal(found[number], whole[number])
+
+
+def test_populations_that_do_not_fit_on_a_device_are_one_line_with_the_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches.placement, "placed", _full)
+    with pytest.raises(
+        UserError, match=r"out of memory: 2 populations do not fit, of the compile group of members 0, 1, 2"
+    ):
+        ran(tmp_path / "made", made())
 
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes."
@@ -576,7 +662,7 @@ def test_members_that_are_processes_are_collected(tmp_path, monkeypatch):
     class Fake:
         """Instead of a training: a process that writes what a training leaves."""
 
-        def __init__(self, words, file, environment):
+        def __init__(self, words, file):
             started.append(words)
             place = words[words.index("--run_dir") + 1]
             config = load_config(words[4], [word[2:] for word in words[5 : words.index("--run_dir")]])
@@ -618,12 +704,54 @@ def test_members_that_are_processes_are_collected(tmp_path, monkeypatch):
     report.write_report(tmp_path / "made")
 
 
+@pytest.mark.slow  # processes that compile
+def test_members_that_are_processes_save_when_they_are_stopped_and_go_on(tmp_path):
+    command = ["${env}", "mamba-eco", "train", "smoke", "${args}"]
+    told = {"command": command, "method": "grid", "metric": {"name": "evaluation/utility", "goal": "minimize"}}
+    told["parameters"] = {"meta.learning_rate": {"values": [0.05, 0.3]}}
+    (tmp_path / "made.yaml").write_text(json.dumps(told))
+    quick = ["--scenario.users=60", "--steps=6", "--meta.estimator=es", "--meta.audit_pairs=2", "--meta.steps=40"]
+    quick += ["--second_order.seeds=0", "--checkpoint.every=1", "--log.wandb=disabled", "--log.member_runs=none"]
+    words = ["sweep", "made.yaml", "--processes", "2", "--run_dir", "made", *quick]
+    place = tmp_path / "made"
+
+    def begun():
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        command = [sys.executable, "-m", "mamba", *words]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE)
+
+    process = begun()
+    for _ in range(3000):
+        if len(list(place.glob(f"{kept.FOLDERS}/*/{folder.CHECKPOINTS}/*/*"))) and process.poll() is None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0 and "the same command continues" in said, said
+    steps = [len(folder.read_metrics(path)) for path in place.glob(f"{kept.FOLDERS}/*/{folder.METRICS}")]
+    assert steps and max(steps) < 40 and not (place / folder.SUMMARY).exists()
+    process = begun()
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    rows = [json.loads(line) for line in (place / kept.TABLE).read_text().splitlines()]
+    assert [row["frozen"] for row in rows] == [False, False]
+    # And as the command of the table does it, uninterrupted.
+    alone = shlex.split(rows[1]["command"])
+    config = load_config(alone[2], alone[3:])
+    loop.train(config, tmp_path / "alone", command=rows[1]["command"])
+    wanted = folder.read_metrics(tmp_path / "alone" / folder.METRICS)
+    found = folder.read_metrics(folder_of(place, 1) / folder.METRICS)
+    assert len(found) == len(wanted)
+    np.testing.assert_array_equal(folder.column(found, "meta/utility"), folder.column(wanted, "meta/utility"))
+    assert rows[1]["evaluation/utility"] == pytest.approx(wanted[-1]["evaluation/utility"], rel=1e-12)
+
+
 class Ended:
     """A process that has ended at once, and may have left something in its run folder."""
 
     returncode = 0
 
-    def __init__(self, words, file, environment):
+    def __init__(self, words, file):
         self.place = Path(words[words.index("--run_dir") + 1])
         self.leaves()
 

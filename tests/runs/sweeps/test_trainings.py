@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mamba import cli
-from mamba.meta import lockstep
+from mamba.meta import lockstep, robust
 from mamba.meta.constraints import ZeroBaseline
 from mamba.objectives import NAMES
 from mamba.runs import folder, loop, tracking
@@ -174,7 +174,9 @@ def _check_stopped(whole, tmp_path, monkeypatch, words, *, saved):
     assert (place / folder.METRICS).read_text() == (whole / folder.METRICS).read_text()
     # And what is done is not done again; a damaged batch is.
     monkeypatch.setattr(trainings.optimise, "step", None)
+    (place / folder.SUMMARY).unlink()
     ran(place, made_again())
+    (place / folder.SUMMARY).unlink()
     part = sorted((place / kept.PARTS).glob("*.jsonl"))[0]
     part.write_text(part.read_text()[:-40] + "\n}\n")
     monkeypatch.setattr(trainings.optimise, "step", step)
@@ -227,6 +229,30 @@ def test_members_with_an_error_of_their_own_leave_the_others_bit_equal(trained, 
     monkeypatch.setattr(trainings.optimise, "step", lambda trainer, state: np.zeros(2) + np.zeros(3))
     with pytest.raises(ValueError, match="broadcast"):
         ran(tmp_path / "bug", made())
+
+
+def test_a_member_that_is_lost_in_a_sampled_world_leaves_the_others_bit_equal(tmp_path, monkeypatch):
+    quick = [*QUICK, "meta.worlds=2", "meta.level=0.5", "meta.spread={opinion_rate: 0.1}", "meta.steps=2"]
+    of = made(estimator=quick, parameters={"parameters.opinion_rate": {"values": [0.05, 0.06]}})
+    ran(tmp_path / "whole", of)
+    samples = robust.parameter_samples
+
+    def poisoned(key, parameters, **more):
+        found = samples(key, parameters, **more)
+        lost = abs(float(parameters.opinion_rate) - 0.06) < 1e-6
+        return dataclasses.replace(found, opinion_rate=found.opinion_rate.at[0].set(math.nan)) if lost else found
+
+    monkeypatch.setattr(robust, "parameter_samples", poisoned)
+    assert ran(tmp_path / "made", of)["finished"] is True
+    found, whole = rows_of(tmp_path / "made"), rows_of(tmp_path / "whole")
+    assert_same(found[0], whole[0], rtol=0, atol=0)
+    # No step is taken on what is no number, and in its own world the member is what it was.
+    assert [row["meta/skipped"] for row in found[1][:2]] == [1, 1] and [r["meta/skipped"] for r in found[0][:2]] == [
+        0,
+        0,
+    ]
+    before = [name for name in found[1][-1] if name.startswith("evaluation/before/")]
+    assert before and [found[1][-1][name] for name in before] == [whole[1][-1][name] for name in before]
 
 
 def test_settings_that_contradict_each_other_are_told_before_anything_is_trained(tmp_path, monkeypatch):
