@@ -17,9 +17,10 @@ import platform
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mamba.runs.errors import UserError
 
@@ -54,7 +55,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None takes those of this process.
     """
     try:
-        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        code = _told(list(sys.argv[1:] if arguments is None else arguments))
+    except Exception:
+        if _others_wait():
+            traceback.print_exc()
+            _leave(1)
+        raise
+    if code and _others_wait():
+        _leave(code)
+    return code
+
+
+def _others_wait() -> bool:
+    """Whether other processes may wait for what this one will not do any more."""
+    distributed = sys.modules.get("mamba.runs.distributed")  # else nobody was joined
+    return distributed is not None and distributed.joined()
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process at once: leaving in good order, JAX waits for the others, who wait for this one."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def _told(arguments: list[str]) -> int:
+    """Runs a command, and says in a line or a few what it cannot use; its exit code."""
+    try:
+        code = _main(arguments)
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -542,9 +571,14 @@ def use_compilation_cache() -> None:
 
 
 def use_all_cores() -> None:
-    """Makes every core a JAX device where JAX runs on the CPU: rollouts are spread over devices."""
+    """Makes every core a JAX device where JAX runs on the CPU: rollouts are spread over devices.
+
+    `JAX_NUM_CPU_DEVICES` says otherwise.
+    """
     import jax
 
+    if os.environ.get("JAX_NUM_CPU_DEVICES"):
+        return
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -554,7 +588,7 @@ def use_all_cores() -> None:
 
 
 def use_devices(wanted: str) -> None:
-    """Limits JAX to so many devices of those it finds; `all` takes every one, on a CPU every core.
+    """Limits JAX, here and in processes to be started, to so many devices of those it finds; `all` as `use_all_cores`.
 
     Raises:
         UserError: it is no number.
@@ -567,9 +601,10 @@ def use_devices(wanted: str) -> None:
     if not wanted.isdecimal() or int(wanted) < 1:
         raise UserError(f"--devices: {wanted!r} is neither all nor a whole number of at least 1")
     count = int(wanted)
+    visible = ",".join(map(str, range(count)))
+    os.environ |= {"JAX_NUM_CPU_DEVICES": str(count), "JAX_CUDA_VISIBLE_DEVICES": visible}
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
-    visible = ",".join(map(str, range(count)))
     with contextlib.suppress(RuntimeError, AttributeError):
         jax.config.update("jax_cuda_visible_devices", visible)
 

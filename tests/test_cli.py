@@ -345,9 +345,15 @@ except UserError as error:
 """
 
 
-@pytest.mark.parametrize(("wanted", "count"), [("all", min(CORES, cli.MOST_CORES)), ("2", 2), ("3", 3)])
-def test_a_sweep_takes_the_devices_it_was_told_to_and_no_more_than_there_are(wanted: str, count: int) -> None:
-    result = python("-c", DEALT, wanted, JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1", XLA_FLAGS="")
+@pytest.mark.parametrize(
+    ("wanted", "given", "count"),
+    [("all", "", min(CORES, cli.MOST_CORES)), ("all", "3", 3), ("2", "1", 2), ("3", "", 3)],
+)
+def test_a_sweep_takes_the_devices_it_was_told_to_and_no_more_than_there_are(
+    wanted: str, given: str, count: int
+) -> None:
+    more = {"JAX_NUM_CPU_DEVICES": given} if given else {}
+    result = python("-c", DEALT, wanted, JAX_PLATFORMS="cpu", XLA_FLAGS="", **more)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [str(count), f"--devices: 99 are asked for, and there are {count}"]
 

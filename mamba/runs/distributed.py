@@ -10,7 +10,9 @@ References:
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -27,7 +29,7 @@ from mamba.runs import progress
 from mamba.runs.errors import UserError
 
 T = TypeVar("T")
-MODES = ("auto", "on", "off")
+_VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 
 
 class Cluster(NamedTuple):
@@ -65,6 +67,14 @@ def rule(cluster: Cluster, environment: Mapping[str, str]) -> str | None:
     return None
 
 
+def alone_on_host(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher says that it starts one task on every host."""
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE")  # such as 2(x3),1
+    if tasks is not None:
+        return re.fullmatch(r"1(\(x\d+\))?(,1(\(x\d+\))?)*", tasks) is not None
+    return environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+
+
 def start(mode: str, cluster: Cluster) -> None:
     """Joins the other processes where there are any; call it before anything else touches a device.
 
@@ -84,6 +94,9 @@ def start(mode: str, cluster: Cluster) -> None:
     if mode == "off" or (mode == "auto" and found is None):
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # Its handler of SIGTERM would keep the signal from those of `mamba.runs.signals`.
+    jax.config.update("jax_enable_preemption_service", False)
+    seen = {name: jax.config.values[name] for name in _VISIBLE if name in jax.config.values}
     try:
         jax.distributed.initialize(cluster.coordinator, cluster.processes, cluster.process)
     except (RuntimeError, ValueError) as error:
@@ -91,6 +104,10 @@ def start(mode: str, cluster: Cluster) -> None:
         raise UserError(
             f"--distributed: the processes did not find each other ({reason}); see --coordinator"
         ) from error
+    if alone_on_host(os.environ) and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
+        # Where tasks of a host are numbered, jax gives each the device of its number: this one may have all.
+        for name, value in seen.items():
+            jax.config.update(name, value)
     index, count = jax.process_index(), jax.process_count()
     progress.quiet(index != 0)
     if cluster.processes not in (None, count):
@@ -107,6 +124,32 @@ def refuse_several(why: str) -> None:
     """
     if jax.process_count() > 1:
         raise UserError(f"--distributed: {why}, which several processes cannot share; use --part or --slurm")
+
+
+def refuse_different(*told: Any) -> None:
+    """Refuses to go on where what this process was told, or found, is not what every other one has; all must ask at the same place.
+
+    Args:
+        *told: pytrees of arrays, numbers and texts.
+
+    Raises:
+        UserError: it is not.
+    """
+    if jax.process_count() == 1:
+        return
+    leaves = jax.tree.leaves(told)
+    digest = hashlib.sha256(b"".join(b"%d:" % np.asarray(leaf).nbytes + np.asarray(leaf).tobytes() for leaf in leaves))
+    every = _from_all(np.frombuffer(digest.digest(), np.uint32))
+    if (every != every[0]).any():
+        raise UserError(
+            "--distributed: the processes do not have the same before them; give all of them one command, and with --run_dir "
+            "a folder that all hosts see"
+        )
+
+
+def joined() -> bool:
+    """Whether other processes may wait for this one."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -135,18 +178,30 @@ def own_folder(path: str | Path) -> Generator[Path, None, None]:
         yield copy
 
 
+def _from_all(values: Any) -> Any:
+    """What every process has, in a pytree of arrays with a leading axis [processes]; all must ask at the same places.
+
+    Raises:
+        UserError: another process is gone.
+    """
+    try:
+        return multihost_utils.process_allgather(values)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError("--distributed: another process of this run is gone; see what it said last") from error
+
+
 def agreed(stop: Callable[[], bool]) -> Callable[[], bool]:
     """Whether any process was asked to stop; all must ask at the same places."""
     if jax.process_count() == 1:
         return stop
-    return lambda: bool(np.any(multihost_utils.process_allgather(np.asarray(stop()))))
+    return lambda: bool(np.any(_from_all(np.asarray(stop()))))
 
 
 def least(value: float) -> float:
     """The least of what all processes have; all must ask at the same places."""
     if jax.process_count() == 1:
         return value
-    return float(np.min(multihost_utils.process_allgather(np.asarray(value))))
+    return float(np.min(_from_all(np.asarray(value))))
 
 
 def mine(members: mem.Members) -> mem.Members:
@@ -168,7 +223,7 @@ def gathered(values: np.ndarray, total: int) -> np.ndarray:
     """Values of all `total` members in their order, on every process, from those of `mine`."""
     if jax.process_count() == 1:
         return values
-    every = np.asarray(multihost_utils.process_allgather(values))  # [processes, each, ...]
+    every = np.asarray(_from_all(values))  # [processes, each, ...]
     return np.swapaxes(every, 0, 1).reshape(-1, *values.shape[1:])[:total]
 
 
@@ -184,5 +239,5 @@ def shared_out(answer: Callable[[Sequence[T]], Sequence[Any]], questions: Sequen
         return list(answer(questions))
     index = np.minimum(np.arange(-(-total // processes)) * processes + jax.process_index(), total - 1)
     own = answer([questions[at] for at in index])
-    every = multihost_utils.process_allgather(jax.tree.map(lambda *leaves: np.stack(leaves), *own))
+    every = _from_all(jax.tree.map(lambda *leaves: np.stack(leaves), *own))
     return [jax.tree.map(lambda leaf, at=at: leaf[at % processes, at // processes], every) for at in range(total)]

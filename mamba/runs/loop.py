@@ -204,6 +204,7 @@ def _closed(
     state = state if restored is None else restored.tree
     done = int(state.step)
     kept = analysis.kept(job, path)
+    distributed.refuse_different(config_digest(config), done, state.levers, kept)
     if (path / folder.METRICS).exists():
         folder.read_metrics(path / folder.METRICS)
     stale = [] if before else [folder.SUMMARY]
@@ -277,6 +278,9 @@ def _closed(
         _say_findings(summary["findings"])
         progress.say(f"report: {page}")
         return summary
+    except BaseException:
+        tracker.finish({}, failed=True)
+        raise
     finally:
         metrics.close()
 

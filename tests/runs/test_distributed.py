@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -64,6 +67,67 @@ def test_processes_that_do_not_find_each_other_are_one_clear_line(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(UserError, match=r"did not find each other \(DEADLINE_EXCEEDED: nobody came\)"):
         distributed.start("on", distributed.Cluster())
+
+
+@pytest.mark.parametrize(
+    ("environment", "seen"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, "all"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2),1"}, "all"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}, "0"),  # a device for each task of a host
+        ({"SLURM_STEP_TASKS_PER_NODE": "11"}, "0"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, "0"),
+        ({}, "0"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1", "JAX_LOCAL_DEVICE_IDS": "0"}, "0"),  # the user says so
+    ],
+)
+def test_a_task_that_is_alone_on_its_host_sees_all_devices(environment, seen, monkeypatch):
+    told = {"jax_cuda_visible_devices": "all", "jax_enable_preemption_service": True}
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    # As jax does where a launcher numbers the tasks of a host.
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: told.update(jax_cuda_visible_devices="0"))
+    for name in ("SLURM_STEP_TASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE", "JAX_LOCAL_DEVICE_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    distributed.start("on", distributed.Cluster())
+    assert told["jax_cuda_visible_devices"] == seen
+    assert told["jax_enable_preemption_service"] is False  # it would take SIGTERM for itself
+
+
+def test_processes_that_have_not_the_same_before_them_do_not_go_on(monkeypatch):
+    distributed.refuse_different("alone", 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    seen = []
+    monkeypatch.setattr(
+        distributed.multihost_utils, "process_allgather", lambda own: seen.append(own) or np.stack([own] * 2)
+    )
+    for told in (("a", 1, np.arange(3.0)), ("a", 1, np.arange(3.0) + 1), ("a", 2, np.arange(3.0)), ("b", 1, None)):
+        distributed.refuse_different(*told)
+    assert len({each.tobytes() for each in seen}) == 4
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda own: np.stack([own, seen[0]]))
+    with pytest.raises(UserError, match=r"do not have the same before them.*a folder that all hosts see"):
+        distributed.refuse_different("b", 1)
+
+
+def test_a_process_without_the_others_says_so(monkeypatch):
+    def lost(own):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-gather failed: Connection closed by peer")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lost)
+    with pytest.raises(UserError, match="another process of this run is gone"):
+        distributed.agreed(lambda: False)()
+
+
+def test_a_signal_to_one_process_stops_all(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for others, stops in ((True, True), (False, False)):
+        gather = lambda own, others=others: np.stack([own, np.asarray(others)])  # noqa: E731
+        monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
+        assert distributed.agreed(lambda: False)() is stops
+    assert distributed.agreed(lambda: True)() is True
 
 
 @pytest.mark.parametrize("total", [1, 4, 5, 7])
@@ -150,11 +214,16 @@ def init(**named):
 """
 
 
-def _running(path: Path, *more: str, job: str = "simulate", instead: Path | None = None) -> subprocess.Popen[str]:
+LITTLE = ["--second_order.seeds=0", "--meta.estimator=es", "--meta.audit_pairs=2"]
+
+
+def _running(
+    path: Path, *more: str, job: str = "simulate", instead: Path | None = None, how: Sequence[str] = ("-m", "mamba")
+) -> subprocess.Popen[str]:
     first = [] if instead is None else [str(instead)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, str(ROOT), os.environ.get("PYTHONPATH", "")])}
     environment["SAID"] = str(path.with_name("said"))
-    words = [sys.executable, "-m", "mamba", job, "smoke", "--run_dir", str(path), *TINY, *more]
+    words = [sys.executable, *how, job, "smoke", "--run_dir", str(path), *TINY, *more]
     return subprocess.Popen(words, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -178,6 +247,74 @@ def test_two_processes_are_one_run(tmp_path):
     assert alone.communicate(timeout=300) and alone.returncode == 0
     found, wanted = (folder.read_arrays(tmp_path / each / simulation.FILE)["values"] for each in ("two", "one"))
     np.testing.assert_array_equal(found, wanted)
+
+
+FULL = """
+# Nothing more can be written to the run folder, by whichever process owns it.
+import builtins, errno
+from mamba import cli
+from mamba.runs import folder
+def full(path, *given):
+    raise folder.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
+folder.write_arrays = full
+raise SystemExit(cli.main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_two_processes_end_soon_where_one_of_them_cannot_go_on(tmp_path, process):
+    cluster = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", "2"]
+    (tmp_path / "full.py").write_text(FULL, encoding="utf-8")
+    both = []
+    for number in range(2):
+        own = [*cluster, "--process-id", str(number), "--log.wandb=disabled"]
+        how = [str(tmp_path / "full.py")] if number == process else ["-m", "mamba"]
+        both.append(_running(tmp_path / "two", *own, how=how))
+    said = [each.communicate(timeout=120) for each in both]  # jax alone would wait for five minutes
+    assert both[process].returncode == 2 and both[1 - process].returncode != 0, said
+    assert "No space left on device" in said[process][1] and "Traceback" not in said[process][1]
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_told_to_stop_go_on_together(tmp_path):
+    settings = ["--log.wandb=disabled", "--simulation.seeds=40", "--chunk=2"]
+
+    def begun() -> list[subprocess.Popen[str]]:
+        cluster = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", "2"]
+        return [_running(tmp_path / "two", *cluster, "--process-id", str(number), *settings) for number in range(2)]
+
+    both = begun()
+    stopped = tmp_path / "two" / simulation.PART_FILE
+    for _ in range(1200):
+        time.sleep(0.1)
+        if (tmp_path / "two" / folder.CONFIG).exists():
+            break
+    both[1].send_signal(signal.SIGTERM)
+    said = [each.communicate(timeout=300) for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert (stopped.exists() or not (tmp_path / "two" / folder.SUMMARY).exists()) and "stopped in good order" in said[
+        0
+    ][1]
+    both = begun()
+    said = [each.communicate(timeout=300) for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert folder.load_run(tmp_path / "two").summary["finished"] is True
+
+
+@pytest.mark.slow
+def test_two_processes_that_see_different_folders_do_not_go_on(tmp_path):
+    cluster = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", "2"]
+    alone = _running(tmp_path / "0" / "two", "--log.wandb=disabled", "--meta.steps=1", *LITTLE, job="train")
+    assert alone.communicate(timeout=300) and alone.returncode == 0
+    both = []
+    for number in range(2):
+        own = [*cluster, "--process-id", str(number), "--log.wandb=disabled", "--allow-config-change", "--meta.steps=2"]
+        both.append(_running(tmp_path / str(number) / "two", *own, *LITTLE, job="train"))
+    said = [each.communicate(timeout=300) for each in both]
+    assert [each.returncode for each in both] == [2, 2], said
+    assert "a folder that all hosts see" in said[0][1]
+    assert folder.load_run(tmp_path / "0" / "two").summary["finished"] is True
 
 
 @pytest.mark.slow
