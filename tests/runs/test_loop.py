@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mamba import cli
 from mamba import members as members_of
 from mamba.algorithms.base import Algorithm, between, positive
 from mamba.meta import vector
@@ -312,15 +313,20 @@ def test_an_evaluation_is_left_after_a_chunk_with_the_state_before_it_saved(cach
         (["--recommenders.home.kind=engagment"], "engagement"),
     ],
 )
-def test_bad_input_is_one_clear_line(cache, tmp_path, overrides, words):
-    folder = tmp_path / "bad"
-    result = _run(folder, cache, *overrides)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("mamba-eco:")]
-    assert len(lines) == 1
-    assert words in lines[0]
-    assert not (folder / "config.yaml").exists()  # the corrected command is not refused
+def test_bad_input_is_one_clear_line(tmp_path, monkeypatch, capsys, overrides, words):
+    assert words in _refusal("run", tmp_path / "bad", monkeypatch, capsys, *overrides)
+
+
+def _refusal(job, path, monkeypatch, capsys, *overrides):
+    """The one line that a command in this process refuses its settings with."""
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_all_cores", lambda: None)
+    assert cli.main([job, str(ROOT / "configs" / "smoke.yaml"), "--run_dir", str(path), *TINY, *overrides]) == 2
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if line.startswith("mamba-eco:")]
+    assert "Traceback" not in said
+    assert not (path / "config.yaml").exists()  # the corrected command is not refused
+    return line
 
 
 def test_bad_graph_files_name_the_line(cache, tmp_path):
@@ -561,12 +567,8 @@ def test_analysis_from_end_to_end(cache, tmp_path):
         (["--sensitivities.own={nobody: wellbeing}"], "no algorithm is called 'nobody'"),
     ],
 )
-def test_analyses_of_what_does_not_exist_are_one_clear_line(cache, tmp_path, overrides, words):
-    result = _analyse(tmp_path / "bad", cache, *overrides)
-    lines = [line for line in result.stderr.splitlines() if line.startswith("mamba-eco:")]
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert len(lines) == 1 and words in lines[0]
-    assert not (tmp_path / "bad" / "config.yaml").exists()
+def test_analyses_of_what_does_not_exist_are_one_clear_line(tmp_path, monkeypatch, capsys, overrides, words):
+    assert words in _refusal("analyse", tmp_path / "bad", monkeypatch, capsys, *overrides)
 
 
 def test_levers_that_are_arrays_have_a_name_for_each_entry():
