@@ -106,7 +106,7 @@ def test_the_posterior_is_that_of_ridge_regression():
     np.testing.assert_allclose(linear_bandit.deviation(belief.root, plane), want, rtol=1e-4)
 
 
-@pytest.mark.parametrize("campaign", ["men", "women"])
+@pytest.mark.parametrize("campaign", ["men", pytest.param("women", marks=pytest.mark.slow)])
 def test_logged_propensities_of_thompson_sampling_are_right(shared, campaign):
     # An environment with the click rates of a uniform-random log. The bandit's own log, weighted by the inverse of the
     # propensities that it wrote down, must give the uniform policy's value: the mean of the random log.

@@ -1,4 +1,4 @@
-"""500 mutated configurations: each is refused in clear lines, or read as it says. Never a traceback, never silence."""
+"""500 mutated configurations, and sweep files: each is refused in clear lines, or read as it says. Never a traceback or silence."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from mamba.algorithms.registry import KINDS
 from mamba.runs.config import dump_yaml, load_config, presets, read_yaml, to_mapping, to_yaml
 from mamba.runs.errors import UserError
+from mamba.runs.sweeps import spec, sweep
 
 CASES = 500
 JUNK: tuple[Any, ...] = (
@@ -120,6 +121,36 @@ def mutated(case: int) -> str:
     return to_yaml(mapping)
 
 
+NUMBERS: dict[str, Any] = {"min": 0.2, "max": 0.8, "mu": 0.0, "sigma": 1.0, "q": 0.1, "a": 2.0, "b": 3.0}
+FILES: dict[str, Any] = {
+    **{name: read_yaml(path.read_text(encoding="utf-8")) for name, path in presets(spec.SHIPPED).items()},
+    "distributions": {
+        "method": "random",
+        "run_cap": 2,
+        "metric": {"name": "simulation/polarisation", "goal": "minimize"},
+        "parameters": {
+            f"parameters.{name}": {"distribution": named, **{key: NUMBERS[key] for key in (*needs, *may)}}
+            for name, (named, (needs, may, of)) in zip(
+                to_mapping(load_config("smoke"))["parameters"], spec._DISTRIBUTIONS.items(), strict=False
+            )
+            if of is not None
+        },
+        "command": ["${env}", "mamba-eco", "simulate", "smoke", "${args}"],
+    },
+}
+
+
+def mutated_sweep(case: int) -> str:
+    """The text of one sweep file; the same every time."""
+    chance = random.Random(case)
+    mapping = copy.deepcopy(FILES[chance.choice(sorted(FILES))])
+    if case % 4 == 0:
+        return _scrambled(chance, to_yaml(mapping))
+    for _ in range(chance.randint(1, 2)):
+        chance.choice([change for change in STRUCTURED if change is not _kind])(chance, mapping)
+    return to_yaml(mapping)
+
+
 def same(said: Any, read: Any) -> bool:
     """Whether a value was read as it was said; 1000.0 is a whole number, too."""
     if isinstance(said, bool) or isinstance(read, bool):
@@ -176,6 +207,26 @@ def test_mutated_configurations_are_refused_or_read_as_they_say(tmp_path: Path) 
             raise
     # Both happen often: the mutations are neither all absurd nor all harmless.
     assert found["refused"] > CASES // 4 and found["read"] > CASES // 20
+
+
+def test_mutated_sweep_files_are_refused_or_planned(tmp_path: Path) -> None:
+    found = {"refused": 0, "planned": 0}
+    for case in range(CASES // 2):
+        path = tmp_path / f"s{case}.yaml"
+        path.write_text(mutated_sweep(case), encoding="utf-8", errors="surrogatepass")
+        try:
+            read = spec.load(path)
+            members = sweep.planned(read, sweep.Options(count=2))
+            found["planned"] += 1
+            for member in members or ():  # what the file varies is what the member says
+                assert member.choice.keys() == {each.name for each in read.parameters}
+        except UserError as error:
+            assert all(line.strip() and len(line) < 2000 for line in str(error).splitlines()) and str(error)
+            found["refused"] += 1
+        except Exception as error:
+            error.add_note(f"case {case}: print(tests.runs.test_fuzz.mutated_sweep({case}))")
+            raise
+    assert found["refused"] > CASES // 8 and found["planned"] > CASES // 40
 
 
 def test_the_check_can_fail() -> None:

@@ -373,6 +373,7 @@ def test_a_summary_of_another_configuration_is_not_finished(copied):
     assert loop._finished(copied, config_digest(_config("--seed=7"))) is None
 
 
+@pytest.mark.slow  # `test_a_summary_of_another_configuration_is_not_finished` has the rule
 def test_a_change_that_was_killed_is_carried_out_by_the_same_command(copied, cache):
     before = load_run(copied)
     overrides = ["--parameters.confidence=0.5", "--evaluation.seeds=3", "--allow-config-change"]
@@ -505,6 +506,7 @@ def test_analysing_a_trained_run_adds_to_it_and_takes_nothing_away(finished, cac
     assert "nothing to do" in _run(copied, cache, *overrides).stderr
 
 
+@pytest.mark.slow
 def test_the_row_of_an_analysis_is_written_anew_where_it_is_read_otherwise(copied, cache):
     before = load_run(copied)
     overrides = ["--interactions.index=shapley_taylor", "--allow-config-change"]

@@ -269,14 +269,14 @@ def _parameter(name: str, facts: Any) -> Parameter:
     ends = [math.inf]
     quantile: Callable[[float], float] = _never
     try:
-        quantile = _quantile(named, numbers)
-        ends = [quantile(u) for u in (EDGE, 0.5, 1.0 - EDGE)]
-    except (OverflowError, ValueError):  # of an end that is no number, which is not to be rounded either
+        with np.errstate(all="ignore"):  # an end that is no number is refused below
+            quantile = _quantile(named, numbers)
+            ends = [quantile(u) for u in (EDGE, 0.5, 1.0 - EDGE)]
+    except (OverflowError, ValueError):  # nor can it be rounded
         pass
     if not all(map(math.isfinite, ends)):
-        raise _Unusable(
-            f"{named} of these numbers is not finite; log_uniform takes exponents, log_uniform_values the values"
-        )
+        hint = "; log_uniform takes exponents, log_uniform_values the values" if "log_uniform" in named else ""
+        raise _Unusable(f"{named} of these numbers is not finite{hint}")
     return Parameter(name, named, (), (), quantile, numbers)
 
 

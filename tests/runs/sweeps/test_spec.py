@@ -98,6 +98,8 @@ REFUSED = [
     ({"parameters": {"a": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "must be above 0"),
     ({"parameters": {"a": {"distribution": "log_uniform_values", "min": 2, "max": 2}}}, "a single value is {value: ...}"),
     ({"parameters": {"a": {"min": 3, "max": 2}}}, "min not above max"),
+    ({"parameters": {"a": {"distribution": "q_log_uniform", "min": -1000, "max": 0}}}, "log_uniform takes exponents"),
+    ({"parameters": {"a": {"distribution": "q_log_normal", "mu": -1000}}}, "of these numbers is not finite"),
     ({"parameters": {"a": {"distribution": "normal", "sigma": -1}}}, "sigma = -1 must be above 0"),
     ({"parameters": {"a": {"value": 1, "q": 2}}}, "constant has no 'q'"),
     ({"parameters": {"a": {"value": 1}, "a.b": {"value": 1}, "b": {"parameters": {"c": {"value": 1}}}, "b.c": {"value": 2}}},
