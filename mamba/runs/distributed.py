@@ -157,25 +157,38 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+_OF_NO_JOB = ("wandb", "report", "profile", ".lock")  # in a run folder, and nothing that a job goes on from
+
+
 @contextmanager
 def own_folder(path: str | Path) -> Generator[Path, None, None]:
-    """The run folder for process 0, a copy of what it holds now for every other one."""
+    """The run folder for process 0, a copy of what it holds now for every other one.
+
+    Raises:
+        UserError: the processes do not see the same files there.
+    """
     folder = Path(path)
     if jax.process_count() == 1:
         yield folder
         return
+    multihost_utils.sync_global_devices("nobody has written yet")
+    refuse_different(_names(folder))
     if is_first():
-        multihost_utils.sync_global_devices("nobody has written yet")
         multihost_utils.sync_global_devices("everybody has a copy")
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="mamba-") as place:
         copy = Path(place) / folder.name
-        multihost_utils.sync_global_devices("nobody has written yet")
         if folder.is_dir():
-            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wandb", "report", "profile"))
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*_OF_NO_JOB))
         multihost_utils.sync_global_devices("everybody has a copy")
         yield copy
+
+
+def _names(folder: Path) -> list[str]:
+    """The files in a folder, but for logs, which somebody else may write."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*"))
+    return sorted(str(path) for path in paths if path.suffix != ".log" and not set(path.parts) & set(_OF_NO_JOB))
 
 
 def _from_all(values: Any) -> Any:
