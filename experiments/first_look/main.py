@@ -13,7 +13,7 @@ import numpy as np
 from mamba.cli import use_all_cores, use_compilation_cache
 from mamba.interactions.factorial import analyse
 from mamba.interactions.settings import InteractionsConfig
-from mamba.objectives import NAMES, OBJECTIVES
+from mamba.objectives import NAMES, NO_ZERO, OBJECTIVES
 from mamba.runs.config import load_config
 from mamba.runs.folder import load_run
 from mamba.runs.loop import run
@@ -45,7 +45,7 @@ def tables(path: Path) -> str:
     for name in NAMES:
         entry = summary["objectives"][name]
         before, change = entry["before"]["mean"], entry["change"]
-        relative = f"{100 * change['mean'] / abs(before):+.1f} %" if abs(before) > 1e-6 else ""
+        relative = f"{100 * change['mean'] / abs(before):+.1f} %" if abs(before) > 1e-6 and name not in NO_ZERO else ""
         lines.append(
             f"| {name} | {entry['unit']} | {entry['better']} | {before:.4g} | {entry['after']['mean']:.4g} | "
             f"{change['mean']:+.3g} [{change['low']:+.3g}, {change['high']:+.3g}] | {relative} |"

@@ -50,12 +50,17 @@ def _percent(mean: float, low: float, high: float, level: float) -> str:
     return f"{mean * scale:+.{places}f} % (95 % CI {ends[0]:+.{places}f} to {ends[1]:+.{places}f})"
 
 
-def _sized(estimate: Estimate, index: tuple[int, ...], level: float, unit: str, confidence: float) -> str:
-    """An effect with its interval, in % of a level that is not 0; what the per cents are of is said by the sentence, once."""
+def _relative(objective: str, level: float) -> bool:
+    """Whether changes of an objective are told in per cent of a level."""
+    return objective not in NO_ZERO and abs(level) > _LEVEL
+
+
+def _sized(estimate: Estimate, index: tuple[int, ...], level: float, objective: str, confidence: float) -> str:
+    """An effect with its interval, in % of a level where that means something; the sentence says once what it is of."""
     mean, low, high = (float(x[index]) for x in (estimate.mean, estimate.low, estimate.high))
-    if abs(level) > _LEVEL:
+    if _relative(objective, level):
         return _percent(mean, low, high, abs(level)).replace("95 %", f"{100 * confidence:g} %")
-    return f"{mean:+.3g} {unit} ({100 * confidence:g} % CI {low:+.3g} to {high:+.3g})"
+    return f"{mean:+.3g} {OBJECTIVES[objective].unit} ({100 * confidence:g} % CI {low:+.3g} to {high:+.3g})"
 
 
 def _sign(objective: str) -> float:
@@ -146,7 +151,7 @@ def _pair(
 def _words(mean: float, low: float, high: float, *, objective: int, analysis: Analysis, confidence: float) -> str:
     """A change with its interval, in % of the level with everything on where there is one."""
     one = Estimate(*(np.array([x]) for x in (mean, np.nan, low, high, np.nan)))
-    return _sized(one, (0,), _level(analysis, objective), OBJECTIVES[NAMES[objective]].unit, confidence)
+    return _sized(one, (0,), _level(analysis, objective), NAMES[objective], confidence)
 
 
 def _level(analysis: Analysis, objective: int) -> float:
@@ -156,7 +161,7 @@ def _level(analysis: Analysis, objective: int) -> float:
 
 def _base(analysis: Analysis, *objectives: int) -> str:
     """What the per cents of the last objective are of; empty where it has none, or those of one before it have said it."""
-    *told, last = (abs(_level(analysis, objective)) > _LEVEL for objective in objectives)
+    *told, last = (_relative(NAMES[at], _level(analysis, at)) for at in objectives)
     return " of its level with everything on" if last and not any(told) else ""
 
 
@@ -217,8 +222,8 @@ def strongest_side_effect(analysis: Analysis, *, confidence: float, false_discov
         return None
     i, k = (int(x) for x in np.unravel_index(int(np.argmax(size)), size.shape))
     name = NAMES[k]
-    harmed = _sized(effect, (i, k), _level(analysis, k), OBJECTIVES[name].unit, confidence) + _base(analysis, k)
-    engagement = _sized(effect, (i, _CLICKS), _level(analysis, _CLICKS), OBJECTIVES[NAMES[_CLICKS]].unit, confidence)
+    harmed = _sized(effect, (i, k), _level(analysis, k), name, confidence) + _base(analysis, k)
+    engagement = _sized(effect, (i, _CLICKS), _level(analysis, _CLICKS), NAMES[_CLICKS], confidence)
     sentence = (
         f"With everything else running, {analysis.names[i]} changes {OBJECTIVES[name].label} by {harmed}, a harm, while it changes "
         f"engagement by {engagement}{_base(analysis, k, _CLICKS)}."
@@ -358,9 +363,7 @@ def training(
 
     def part(name: str) -> str:
         k = NAMES.index(name)
-        return (
-            f"{OBJECTIVES[name].label} by {_sized(change, (k,), float(baseline[k]), OBJECTIVES[name].unit, confidence)}"
-        )
+        return f"{OBJECTIVES[name].label} by {_sized(change, (k,), float(baseline[k]), name, confidence)}"
 
     def worse(name: str) -> float:
         k = NAMES.index(name)

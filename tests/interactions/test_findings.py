@@ -113,6 +113,12 @@ def test_training_is_told_for_better_and_for_worse():
     assert findings.training(change, np.ones(len(NAMES)), wanted={}, kept=[], confidence=0.95) is None
 
 
+def test_what_has_no_natural_zero_is_told_in_its_unit():
+    change = statistics.estimate(np.linspace(-0.11, -0.09, 9)[:, None] * np.ones(len(NAMES)), 0.95)
+    found = findings.training(change, np.full(len(NAMES), -0.5), wanted={"wellbeing": -1.0}, kept=[], confidence=0.95)
+    assert "changed wellbeing by -0.1 standard deviations from the set-point (95 % CI -0.105" in found.sentence
+
+
 def _externality(**effects):
     """Estimates [J, 2] that are 0 but for `objective=(algorithm, effect)`."""
     mean = np.zeros((len(NAMES), 2))
