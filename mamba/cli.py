@@ -37,7 +37,7 @@ CHANGE = ("--allow-config-change", "--allow_config_change")
 CACHE_FROM_S = 0.3  # compilations shorter than this are not worth a file
 
 OVERRIDES = """\
-Every setting can be given as --section.name=VALUE (or --section.name VALUE, or section.name=VALUE), in order:
+Every setting can be given as --section.name=VALUE (or --section.name VALUE, or section.name=VALUE); the last one counts:
 
   --meta.steps=100 --seed=1                      numbers, texts, true and false, None
   --recommenders.home.sharpness=8                a setting of the algorithm called home
@@ -241,7 +241,9 @@ def _parser() -> argparse.ArgumentParser:
         "--processes", type=_positive, default=0, metavar="N", help="run every member as a process, N at a time"
     )
     sweep.add_argument("--slurm", type=_positive, metavar="N", help="write an sbatch script of N tasks; run nothing")
-    sweep.add_argument("--part", type=_part, metavar="I/N", help="run every N-th member from the I-th (0 to N - 1) on")
+    sweep.add_argument(
+        "--part", type=_part, metavar="I/N", help="run every N-th distinct member from the I-th (0 to N - 1) on"
+    )
 
     report = command(commands, "report", _report, "write the report of a run folder")
     report.add_argument("run_dir", metavar="DIR", help="a run folder")
@@ -441,18 +443,13 @@ def _sweep(parsed: argparse.Namespace) -> None:
 
 def _write_script(parsed: argparse.Namespace, read: Spec, options: Options, folder: Path) -> None:
     """Makes a folder that of a sweep, and writes the script that does it as an array of Slurm jobs."""
-    from mamba.runs.folder import SWEEP
     from mamba.runs.sweeps import kept, slurm, sweep
 
     sweep.check(read, options, shared=parsed.overrides)  # refused now, not on the cluster
-    parts = [_part_folder(folder, part, parsed.slurm) for part in range(parsed.slurm)]
-    for place in (folder, *parts):
-        # A part that the folder keeps goes on with what was changed; the tasks may change nothing themselves.
-        if place == folder or (parsed.allow_config_change and (place / SWEEP).is_file()):
-            sweep.claim_for_parts(
-                read, place, options=options, shared=parsed.overrides, allow_config_change=parsed.allow_config_change
-            )
-    # A task that is queued again would drop what the others have done since, were it allowed to change the sweep.
+    sweep.claim_for_parts(
+        read, folder, options=options, shared=parsed.overrides, allow_config_change=parsed.allow_config_change
+    )
+    # The tasks themselves may change nothing: one that is queued again would change the sweep of the others.
     words = [word for word in _without_option(parsed.words, "--slurm") if word not in CHANGE]
     script = slurm.write(read.name, folder, parts=parsed.slurm, words=[PROGRAM, *words], done=kept.PART_DONE)
     whole = shlex.join([PROGRAM, *words])

@@ -335,7 +335,7 @@ class Sizes(NamedTuple):
         lifetime: H, steps an item lives.
         followees: K.
         in_network: candidate slots filled from the user's own ties.
-        recent: how many of a creator's latest posts can be drawn as in-network candidates.
+        recent: the latest steps whose posts can be drawn as in-network candidates.
         outbox: reshares kept per user, one a step.
         links: L, link candidates per user and step.
         groups: G.

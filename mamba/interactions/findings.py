@@ -346,7 +346,13 @@ def tipping_point(
 
 
 def training(
-    change: Estimate, baseline: np.ndarray, *, wanted: Mapping[str, float], kept: list[str], confidence: float
+    change: Estimate,
+    baseline: np.ndarray,
+    *,
+    wanted: Mapping[str, float],
+    kept: list[str],
+    confidence: float,
+    own: bool = False,
 ) -> Finding | None:
     """What meta-training changed on fresh seeds, None if nothing was minimised.
 
@@ -356,6 +362,7 @@ def training(
         wanted: objective -> weight in the goal; a negative one was to rise.
         kept: names of the constrained objectives.
         confidence: of the intervals.
+        own: whether every team trained for its own metric, so that nothing was wanted of these, nor kept.
     """
     minimised = [name for name, weight in wanted.items() if weight]
     if not minimised:
@@ -371,8 +378,9 @@ def training(
 
     best = min(minimised, key=worse)
     order = [best, *[name for name in minimised if name != best]]
-    sentence = f"Training the levers of all algorithms together changed {', '.join(part(name) for name in order)}"
-    if kept:
+    how = "of every algorithm for its own metric" if own else "of all algorithms together"
+    sentence = f"Training the levers {how} changed {', '.join(part(name) for name in order)}"
+    if kept and not own:
         sentence += f"; it changed what it had to keep, {', '.join(part(name) for name in kept)}"
     price = _price(change, baseline, set(minimised) | set(kept))
     if price is not None:
@@ -401,8 +409,16 @@ def transfer(
         f"{100 * float(home.mean):.1f} points of the goal ({100 * confidence:g} % CI {100 * float(home.low):.1f} to "
     )
     of_home += f"{100 * float(home.high):.1f})"
-    if not float(home.low) > 0:
+    if not np.isfinite(float(home.mean)):
+        sentence = (
+            f"What survives in {where} is not known: outcomes left the finite numbers where the levers were trained."
+        )
+        return Finding("transfer", sentence, "", float("nan"), float("nan"), float("nan"))
+    if float(home.low) <= 0:
         sentence = f"Nothing that could survive in {where} was clearly gained where the levers were trained: {of_home}."
+        return Finding("transfer", sentence, "", float("nan"), float("nan"), float("nan"))
+    if np.isnan(mean):
+        sentence = f"What survives in {where} is not known: outcomes left the finite numbers there."
         return Finding("transfer", sentence, "", float("nan"), float("nan"), float("nan"))
     sentence = (
         f"Without more training, the gain in {where} is {mean:.0f} % ({100 * confidence:g} % CI {low:.0f} to {high:.0f}) of that "

@@ -483,6 +483,8 @@ def hybrid(
             bias = np.where(usable, 0.5 * bias + 0.5 * seen_bias if int(state.audited) else seen_bias, bias)
         jacobian, error, weight = combine(found, checked, bias * scale**2)
         told |= {"audited": checked.jacobian, "audited_error": checked.error, "weight": weight}
+        if not np.isfinite(seen.jacobian).all():  # of this estimate only: the next one leans on the audit before it
+            return Gradient(found.value, jacobian, error, {**found.told, **told}), state
         kept = {"jacobian": seen.jacobian, "covariance": seen.covariance, "bias_squared": bias}
         kept |= {"theta": theta} if fresh else {}
         state = state._replace(audited=jnp.int32(1), **{name: jnp.asarray(x, jnp.float32) for name, x in kept.items()})

@@ -95,7 +95,7 @@ class MetaConfig:
     )
     audit_sigma: float = setting(
         0.3,
-        "size of the perturbations of levers in an audit and by the estimators es and pes",
+        "size of the perturbations of levers in audits, and by the estimators es, pes and control_variate",
         unit="unconstrained",
         gt=0,
         le=2,

@@ -292,7 +292,9 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], errors
         errors: one line is appended for each override that cannot be applied.
     """
     result = copy.deepcopy(dict(mapping))
-    for dotted, text in _kinds_first(split_overrides(overrides, errors)):
+    read: list[_Override] = []
+    for dotted, text in split_overrides(overrides, errors):
+        path = tuple(dotted.split("."))
         try:
             value = _parse(text)
         except yaml.YAMLError as error:
@@ -303,12 +305,49 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], errors
                 f"{dotted}: cannot read {text!r}; quote a text that holds special characters: {dotted}='\"...\"'"
             )
             continue
-        path = dotted.split(".")
-        if not all(path):
+        if all(path):
+            read.append(_Override(path, value))
+        else:
             errors.append(f"{dotted}: is not a name of a setting; write section.name=value")
-        elif problem := _assign(result, path, value):
-            errors.append(f"{dotted}: {problem}")
+    for path, value in _kinds_first(read):
+        if problem := _assign(result, list(path), value):
+            errors.append(f"{'.'.join(path)}: {problem}")
     return result
+
+
+class _Override(NamedTuple):
+    path: tuple[str, ...]
+    value: Any
+
+    @property
+    def names_kind(self) -> bool:
+        """Whether it says of which kind an algorithm is."""
+        if len(self.path) == 2:
+            return isinstance(self.value, Mapping) and "kind" in self.value
+        return len(self.path) == 3 and self.path[2] == "kind"
+
+    @property
+    def sets(self) -> bool:
+        """Whether it does nothing but set something of an algorithm."""
+        if len(self.path) == 2:
+            return not self.names_kind and isinstance(self.value, Mapping) and bool(self.value)
+        return len(self.path) > 2 and not self.names_kind
+
+
+def _kinds_first(overrides: Iterable[_Override]) -> list[_Override]:
+    """Overrides in which the kind of an algorithm comes before its other settings, which it would drop."""
+    ordered: list[_Override] = []
+    for each in overrides:
+        at = len(ordered)
+        if each.path[0] in FAMILIES and each.names_kind:
+            for k in reversed(range(len(ordered))):
+                if ordered[k].path[:2] not in (each.path[:2], each.path[:1]):
+                    continue
+                if not ordered[k].sets:
+                    break
+                at = k
+        ordered.insert(at, each)
+    return ordered
 
 
 def split_overrides(overrides: Sequence[str], errors: list[str]) -> Iterator[tuple[str, str]]:
@@ -325,23 +364,6 @@ def split_overrides(overrides: Sequence[str], errors: list[str]) -> Iterator[tup
             errors.append(f"{dotted}: no value was given; write {token}=VALUE")
         else:
             errors.append(f"'{token}' is not an override; write section.name=value")
-
-
-def _kinds_first(overrides: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Overrides in which the kind of an algorithm comes before its other settings, which it would drop."""
-    ordered: list[tuple[str, str]] = []
-    for dotted, text in overrides:
-        family, _, rest = dotted.partition(".")
-        algorithm, _, setting = rest.partition(".")
-        at = len(ordered)
-        if family in FAMILIES and setting == "kind":
-            own = [k for k, (name, _) in enumerate(ordered) if name.startswith(f"{family}.{algorithm}.")]
-            at = min(own, default=at)
-            # The last of several kinds wins.
-            while at < len(ordered) and ordered[at][0] == dotted:
-                at += 1
-        ordered.insert(at, (dotted, text))
-    return ordered
 
 
 def _assign(mapping: dict[str, Any], path: list[str], value: Any) -> str | None:

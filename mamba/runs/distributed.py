@@ -112,6 +112,11 @@ def start(mode: str, cluster: Cluster) -> None:
     progress.quiet(index != 0)
     if cluster.processes not in (None, count):
         raise UserError(f"--num-processes: {cluster.processes} were announced, and there are {count}")
+    if jax.device_count() != count * jax.local_device_count():
+        raise UserError(
+            f"--distributed: {jax.local_device_count()} devices here, and {jax.device_count()} in {count} processes; "
+            "give all as many (--devices, JAX_NUM_CPU_DEVICES, CUDA_VISIBLE_DEVICES)"
+        )
     devices = f"{jax.local_device_count()} local and {jax.device_count()} devices in all"
     progress.say(f"{found or 'asked for'}: process {index} of {count}, {devices}")
 
@@ -171,17 +176,17 @@ def own_folder(path: str | Path) -> Generator[Path, None, None]:
     if jax.process_count() == 1:
         yield folder
         return
-    multihost_utils.sync_global_devices("nobody has written yet")
+    _from_all(np.zeros(1))  # nobody has written yet
     refuse_different(_names(folder))
     if is_first():
-        multihost_utils.sync_global_devices("everybody has a copy")
+        _from_all(np.zeros(1))  # everybody has a copy
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="mamba-") as place:
         copy = Path(place) / folder.name
         if folder.is_dir():
             shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*_OF_NO_JOB))
-        multihost_utils.sync_global_devices("everybody has a copy")
+        _from_all(np.zeros(1))
         yield copy
 
 

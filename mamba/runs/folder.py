@@ -216,10 +216,21 @@ def open_folder(
         changes = agreed(folder / holds, config_yaml, allow_config_change=allow_config_change) if known else []
 
         def claim() -> None:
-            if changes or not known:
+            if not known or read_text(folder / holds) != config_yaml:
                 write_text(folder / holds, config_yaml)
 
         yield RunFolder(folder, known, tuple(changes), claim)
+
+
+def refuse_busy(path: str | Path) -> None:
+    """Refuses a folder that another process is writing into.
+
+    Raises:
+        UserError: one is.
+    """
+    folder = Path(path)
+    with contextlib.suppress(FileNotFoundError), open(folder / LOCK, "r+", encoding="utf-8") as lock:
+        _take(lock, folder)
 
 
 def run_id(path: str | Path) -> str:

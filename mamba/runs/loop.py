@@ -74,8 +74,15 @@ def run(config: RunConfig, path: str | Path, *, command: str, allow_config_chang
     Raises:
         UserError: the folder or the data cannot be used.
     """
-    wanted = {EVALUATION, *([INTERACTIONS] if config.interactions.seeds else [])}
+    wanted = stages_of("run", config)
     return _carried_out(config, path, command, allow_config_change, wanted=wanted, stages=_run_stages)
+
+
+def stages_of(job: str, config: RunConfig) -> set[str]:
+    """The stages that a job has finished when it is done: names in `summary.json`."""
+    if job == "run" and config.interactions.seeds:
+        return {EVALUATION, INTERACTIONS}
+    return {{"run": EVALUATION, "train": EVALUATION, "simulate": simulation.STAGE, "analyse": emergence.STAGE}[job]}
 
 
 def train(
@@ -88,13 +95,20 @@ def train(
 ) -> dict[str, Any]:
     """Trains, evaluates and reports without an interaction analysis. As `run`; `job_type` is for wandb."""
     return _carried_out(
-        config, path, command, allow_config_change, wanted={EVALUATION}, stages=_train_stages, job_type=job_type
+        config,
+        path,
+        command,
+        allow_config_change,
+        wanted=stages_of("train", config),
+        stages=_train_stages,
+        job_type=job_type,
     )
 
 
 def analyse(config: RunConfig, path: str | Path, *, command: str, allow_config_change: bool = False) -> dict[str, Any]:
     """Analyses a configuration in a run folder without training: interactions, sensitivities, emergence. As `run`."""
-    return _carried_out(config, path, command, allow_config_change, wanted={emergence.STAGE}, stages=_analysis_stages)
+    wanted = stages_of("analyse", config)
+    return _carried_out(config, path, command, allow_config_change, wanted=wanted, stages=_analysis_stages)
 
 
 def simulate(
@@ -106,7 +120,7 @@ def simulate(
     job_type: str = "eval",
 ) -> dict[str, Any]:
     """Simulates a configuration in a run folder as it is, without training or analysis. As `run`; `job_type` is for wandb."""
-    wanted = {simulation.STAGE}
+    wanted = stages_of("simulate", config)
     return _carried_out(
         config, path, command, allow_config_change, wanted=wanted, stages=_simulation_stages, job_type=job_type
     )
@@ -153,6 +167,7 @@ def _carried_out(
         distributed.own_folder(path) as own,
         folder.open_folder(own, dump_yaml(config), allow_config_change=allow_config_change) as place,
     ):
+        distributed.refuse_different(digest)
         earlier = _finished(place.path, digest)
         if earlier is not None and place.resumed and not place.changes and wanted <= set(earlier.get("stages", ())):
             progress.say(f"{place.path} is finished; nothing to do")
@@ -204,7 +219,7 @@ def _closed(
     state = state if restored is None else restored.tree
     done = int(state.step)
     kept = analysis.kept(job, path)
-    distributed.refuse_different(config_digest(config), done, state.levers, kept)
+    distributed.refuse_different(done, state.levers, kept)
     if (path / folder.METRICS).exists():
         folder.read_metrics(path / folder.METRICS)
     stale = [] if before else [folder.SUMMARY]
@@ -547,6 +562,7 @@ def _summary(
             wanted=config.meta.minimise,
             kept=list(config.meta.keep),
             confidence=confidence,
+            own=config.meta.goal == "own",
         )
         found = [*found, *([] if trained is None else [trained])]
     found = [*found, *measured["findings"]]

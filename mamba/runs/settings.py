@@ -46,7 +46,10 @@ class LogConfig:
         "top_k", "members of a sweep that get a run of their own", choices=("none", "top_k", "all")
     )
     top_k: int = setting(
-        5, "best members of a sweep that get a run of their own, with member_runs: top_k", unit="members", ge=1
+        5,
+        "best members of a sweep that are listed, and get a run of their own with member_runs: top_k",
+        unit="members",
+        ge=1,
     )
 
 

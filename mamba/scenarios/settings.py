@@ -36,7 +36,11 @@ class ScenarioConfig:
     lifetime: int = setting(24, "steps an item can be recommended", unit="steps", ge=2, le=1000)
     in_network: int = setting(9, "candidates that a user gets from their own ties", unit="items", ge=1, le=256)
     recent: int = setting(
-        6, "latest posts of each creator that in-network candidates are drawn from", unit="items", ge=1, le=1000
+        6,
+        "latest steps whose posts in-network candidates are drawn from, at most lifetime",
+        unit="steps",
+        ge=1,
+        le=1000,
     )
     outbox: int = setting(4, "steps a reshare stays visible", unit="steps", ge=1, le=64)
     links: int = setting(8, "suggested accounts per user and step", unit="users", ge=1, le=64)

@@ -113,6 +113,24 @@ def test_training_is_told_for_better_and_for_worse():
     assert findings.training(change, np.ones(len(NAMES)), wanted={}, kept=[], confidence=0.95) is None
 
 
+def test_teams_for_themselves_trained_for_nothing_in_common():
+    change = statistics.estimate(np.linspace(-0.11, -0.09, 9)[:, None] * np.ones(len(NAMES)), 0.95)
+    given = {"wanted": {"polarisation": 1.0}, "kept": ["engagement_per_user"], "confidence": 0.95}
+    sentence = findings.training(change, np.ones(len(NAMES)), **given, own=True).sentence
+    assert sentence.startswith(
+        "Training the levers of every algorithm for its own metric changed opinion polarisation by -10.0 %"
+    )
+    assert "had to keep" not in sentence
+
+
+def test_a_gain_that_is_no_number_is_told_in_words():
+    known = statistics.Estimate(*(np.float64(x) for x in (0.5, 0.1, 0.3, 0.7, 0.01)))
+    lost = statistics.Estimate(*(np.float64(np.nan) for _ in range(5)))
+    for share, home in ((lost, lost), (known, lost), (lost, known)):
+        sentence = findings.transfer(share, home, where="twitch_es", confidence=0.95).sentence
+        assert "is not known" in sentence and "nan" not in sentence
+
+
 def test_what_has_no_natural_zero_is_told_in_its_unit():
     change = statistics.estimate(np.linspace(-0.11, -0.09, 9)[:, None] * np.ones(len(NAMES)), 0.95)
     found = findings.training(change, np.full(len(NAMES), -0.5), wanted={"wellbeing": -1.0}, kept=[], confidence=0.95)

@@ -114,6 +114,19 @@ def test_a_kind_drops_no_setting_that_is_given_before_it() -> None:
         "recommenders.new={kind: engagement}", "recommenders.new.kind=bridging", "recommenders.new.sharpness=3"
     )
     assert more.recommenders["new"].kind == "bridging" and more.recommenders["new"].config.sharpness == 3.0
+    # A kind may be named in a mapping, too; what empties or removes an algorithm stays where it is.
+    home = overridden("recommenders.home.sharpness=7", "recommenders.home={kind: bridging}").recommenders["home"]
+    assert home.kind == "bridging" and home.config.sharpness == 7.0
+    home = overridden("recommenders.home={sharpness: 7}", "recommenders.home.kind=bridging").recommenders["home"]
+    assert home.config.sharpness == 7.0
+    given = [
+        "recommenders.home.kind=chronological",
+        "recommenders.home={kind: bridging}",
+        "recommenders.home.kind=engagement",
+    ]
+    assert overridden(*given).recommenders["home"].kind == "engagement"
+    home = overridden("recommenders.home.sharpness=7", "recommenders.home={}", "recommenders.home.kind=bridging")
+    assert home.recommenders["home"].config.sharpness == 10.0
     assert "half_life" in refused(BASE, "recommenders.home.half_life=4", "recommenders.home.kind=bridging")[0]
 
 

@@ -256,7 +256,7 @@ from mamba import cli
 from mamba.runs import folder
 def full(path, *given):
     raise folder.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
-folder.write_arrays = full
+folder.write_arrays = folder.write_text = full
 raise SystemExit(cli.main())
 """
 

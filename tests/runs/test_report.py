@@ -80,6 +80,16 @@ def test_teams_that_train_for_themselves_have_no_goal_in_common(tmp_path: Path) 
     _, page = written(path)
     assert "4 meta-steps trained their levers, each team its own for its own metric." in page.text
     assert "together to lower" not in page.text
+    # Nor is anything judged by a goal or by limits that steered nothing.
+    path = make(tmp_path / "whole")
+    folder.write_text(
+        path / folder.CONFIG, (path / folder.CONFIG).read_text().replace("  steps: 4", "  steps: 4\n  goal: own")
+    )
+    _, page = written(path)
+    assert "each team its own for its own metric" in page.text
+    assert f"Of the {len(NAMES)} objectives, " in page.text
+    for word in ("trained objective", "outside the goal", "The constraint", "[trained]", "What was trained and kept"):
+        assert word not in page.text, word
 
 
 def test_interactions_say_what_was_tested(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ def _judged(view: View, everything: Sequence[_Change]) -> Html:
     rest = [each for each in everything if each.of.name not in view.minimise and each.of.name not in view.keep]
     better, worse = ([each for each in rest if each.verdict == verdict] for verdict in ("better", "worse"))
     if rest:
-        said = f"Of the {len(rest)} objectives outside the goal, {len(better)} became healthier and {len(worse)} worse"
+        outside = " outside the goal" if view.minimise or view.keep else ""
+        said = f"Of the {len(rest)} objectives{outside}, {len(better)} became healthier and {len(worse)} worse"
         sentences.append(join([said, join([": ", names(worse)]) if worse else None, "."]))
     return tag("p", join(sentences, " "), class_="lead")
 

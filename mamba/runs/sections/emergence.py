@@ -35,7 +35,7 @@ def emergence_section(view: View, drawn: Figures) -> Html:
     path = view.run.path / emergence.FILE
     required(path, arrays, _GROWTH)
     warm_up = (view.run.config.get("interactions") or {}).get("warm_up", InteractionsConfig.warm_up)
-    after = " and not after the warm-up of the interaction analysis" if warm_up else ""
+    after = " and not after the warm-up of the interaction analysis" if warm_up and view.analysed is not None else ""
     cold = (
         f"All of this starts cold, from the population as configured{after}: a scan carries its state on from value to value, "
         "every cell of a phase diagram is a rollout of its own from the first step on, and growth is measured after the "

@@ -91,6 +91,7 @@ def read(run: folder.Run, training: Sequence[Mapping[str, Any]]) -> View:
     names = dict.fromkeys([*told, *measured, *logged])
     order = [name for group in GROUPS.values() for name in group if name in names]
     order += [name for name in names if name not in order]
+    own = meta.get("goal") == "own"  # then neither steers anything
     confidence = summary.get("confidence") or (config.get("interactions") or {}).get("confidence") or 0.95
     return View(
         run=run,
@@ -102,8 +103,8 @@ def read(run: folder.Run, training: Sequence[Mapping[str, Any]]) -> View:
         emergence=_arrays(run.path / emergence.FILE),
         objectives={name: _objective(name, told.get(name) or {}) for name in order},
         algorithms=algorithms or {str(name): str(kind) for name, kind in (summary.get("algorithms") or {}).items()},
-        minimise={k: w for k, w in (summary.get("minimise") or meta.get("minimise") or {}).items() if w},
-        keep=summary.get("keep") or meta.get("keep") or {},
+        minimise={} if own else {k: w for k, w in (summary.get("minimise") or meta.get("minimise") or {}).items() if w},
+        keep={} if own else summary.get("keep") or meta.get("keep") or {},
         confidence=float(confidence),
     )
 

@@ -5,6 +5,7 @@ What is known of a member is known by its digest (`outcomes.digest`): it is righ
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -44,22 +45,32 @@ def gather(path: Path) -> None:
 
     What is known of members stays, as do their run folders: those that the changed sweep has, too, are not done again. Values of
     the others are kept until the sweep is done.
+
+    Raises:
+        UserError: a task is at work on its part. Nothing was changed then.
     """
+    tasks = [task for task in sorted((path / TASKS).glob("*")) if task.is_dir()]
+    for task in tasks:
+        folder.refuse_busy(task)
     for name in (TABLE, folder.METRICS, folder.SUMMARY):
         (path / name).unlink(missing_ok=True)
     shutil.rmtree(path / folder.REPORT, ignore_errors=True)
-    for task in sorted((path / TASKS).glob("*")):
-        (path / PARTS).mkdir(exist_ok=True)
-        for part in sorted((task / PARTS).glob("*")):
-            part.replace(path / PARTS / f"{part.stem}-{task.name}{part.suffix}")
+    (path / PARTS).mkdir(exist_ok=True)
+    found = {path / MEMBERS: f"earlier-{MEMBERS}"}
+    found |= {
+        part: f"{part.stem}-{task.name}{part.suffix}" for task in tasks for part in sorted((task / PARTS).glob("*"))
+    }
+    for part, name in found.items():
+        with contextlib.suppress(FileNotFoundError):  # there is none, or another process has just collected it
+            part.replace(path / PARTS / name)
     shutil.rmtree(path / TASKS, ignore_errors=True)
 
 
-def known(path: Path) -> dict[str, np.ndarray]:
-    """Values [S, 1 + W, C] of every member that is done, by its digest; also those of tasks that did a part."""
+def known(path: Path, *, tasks: bool = True) -> dict[str, np.ndarray]:
+    """Values [S, 1 + W, C] of every member that is done, by its digest; with `tasks` also those of tasks that did a part."""
     found: dict[str, np.ndarray] = {}
     files = [path / MEMBERS] if (path / MEMBERS).is_file() else []
-    for file in [*files, *parts(path, ".npz")]:
+    for file in [*files, *parts(path, ".npz", tasks=tasks)]:
         try:
             arrays = folder.read_arrays(file)
             digests = arrays["digests"].tolist()
@@ -72,10 +83,10 @@ def known(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def ended(path: Path) -> dict[str, Outcome]:
-    """Outcomes of every member that was trained in step, by its digest; also those of tasks that did a part."""
+def ended(path: Path, *, tasks: bool = True) -> dict[str, Outcome]:
+    """Outcomes of every member that was trained in step, by its digest; with `tasks` also those of tasks that did a part."""
     found: dict[str, Outcome] = {}
-    for file in parts(path, ".jsonl"):
+    for file in parts(path, ".jsonl", tasks=tasks):
         try:
             rows = folder.read_metrics(file)
             found |= {row["digest"]: Outcome(row["rows"], row["frozen"], row["why"]) for row in rows}
@@ -84,9 +95,9 @@ def ended(path: Path) -> dict[str, Outcome]:
     return found
 
 
-def parts(path: Path, suffix: str) -> list[Path]:
-    """Finished batches of a sweep, and of the tasks that did parts of it."""
-    places = (path, *sorted(path.glob(f"{TASKS}/*")))
+def parts(path: Path, suffix: str, *, tasks: bool = True) -> list[Path]:
+    """Finished batches of a sweep, and with `tasks` of those that did parts of it."""
+    places = (path, *(sorted(path.glob(f"{TASKS}/*")) if tasks else ()))
     return [part for place in places for part in sorted(place.glob(f"{PARTS}/*{suffix}"))]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from mamba.runs import folder, progress
+from mamba.runs import folder, loop, progress
 from mamba.runs.config import read_yaml
 from mamba.runs.errors import UserError
 from mamba.runs.sweeps import spec as specs
@@ -21,11 +21,13 @@ _LOOK_S = 0.2  # seconds between looks at the processes
 
 
 def outcome_of(place: Path, member: Member, job: str) -> Outcome | None:
-    """What a member left in its run folder; None where it is not finished, or is a run of other settings."""
+    """What a member left in its run folder; None where the job is not finished, or is one of other settings."""
     if not (place / folder.CONFIG).is_file() or not (place / folder.SUMMARY).is_file():
         return None
     there = read_yaml(folder.read_text(place / folder.CONFIG), name=str(place / folder.CONFIG))
-    if digest(there) != member.digest or not folder.read_summary(place / folder.SUMMARY).get("finished"):
+    summary = folder.read_summary(place / folder.SUMMARY)
+    done = summary.get("finished") and loop.stages_of(job, member.config) <= set(summary.get("stages") or ())
+    if digest(there) != member.digest or not done:
         return None
     return of_rows(job, folder.read_metrics(place / folder.METRICS))
 

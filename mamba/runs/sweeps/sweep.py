@@ -47,7 +47,7 @@ class Options(NamedTuple):
         count: most members; None takes `run_cap`.
         seed: of random draws.
         per_batch: members that are run together; None takes as many as `chunk` rollouts are.
-        part: `(i, n)`: this process does every n-th member from the i-th on; None does all.
+        part: `(i, n)`: this process does every n-th distinct member from the i-th on; None does all.
         processes: members at a time that are processes of their own; 0 runs or trains members together where they can be.
     """
 
@@ -143,7 +143,8 @@ def sweep(
     text = to_yaml(_described(spec, options, base))
     place = Path(path)
     if options.part is not None:
-        claim_for_parts(spec, path, options=options, shared=shared, allow_config_change=allow_config_change)
+        if distributed.is_first():  # the others meet it in the folder of the part
+            claim_for_parts(spec, path, options=options, shared=shared, allow_config_change=allow_config_change)
         place = place / TASKS / f"{options.part[0]}-of-{options.part[1]}"
     with (
         distributed.own_folder(place) as own,
@@ -152,7 +153,8 @@ def sweep(
     ):
         stop = distributed.agreed(asked)
         clock = time.perf_counter()
-        earlier = _finished(opened.path, text) if options.part is None else None
+        distributed.refuse_different(text, options)
+        earlier = _finished(opened.path, spec, options, text) if options.part is None else None
         if earlier is not None:
             progress.say(f"{opened.path} is finished; nothing to do")
             return earlier
@@ -163,10 +165,11 @@ def sweep(
         (opened.path / folder.SUMMARY).unlink(missing_ok=True)
         for key in spec.unused:
             progress.say(f"{key}: says something to wandb only")
-        # Several processes of a part must know the same, and each sees a copy of the part alone.
-        told = Path(path) if jax.process_count() == 1 else opened.path
-        known, ended = kept.known(told), kept.ended(told)
-        distributed.refuse_different(text, options, *sorted(known), *sorted(ended))
+        known, ended = _known(opened.path, spec.job)
+        if options.part is not None:  # also what was known before there were parts
+            before = _known(Path(path), spec.job, tasks=False)
+            known, ended = before[0] | known, before[1] | ended
+        distributed.refuse_different(sorted(known), sorted(ended))
         at_work = _Open(spec, options, shared, base, opened.path, Path(path), known, ended, {}, {}, stop)
         stopped = {"name": spec.name, "finished": False}
         result = _chosen(at_work) if mine is None else _carried_out(at_work, mine, made)
@@ -185,7 +188,15 @@ def sweep(
         return summary | {"finished": False}
 
 
-def _finished(path: Path, text: str) -> dict[str, Any] | None:
+def _known(path: Path, job: str, *, tasks: bool = True) -> tuple[dict[str, np.ndarray], dict[str, Outcome]]:
+    """What a folder knows of members of a job: values of those that simulated, outcomes of those that trained in step."""
+    return (
+        kept.known(path, tasks=tasks) if job == "simulate" else {},
+        kept.ended(path, tasks=tasks) if job == "train" else {},
+    )
+
+
+def _finished(path: Path, spec: specs.Spec, options: Options, text: str) -> dict[str, Any] | None:
     """The summary of a sweep that is finished, whose results are there and of whose members none may be tried again; else None.
 
     `text` describes the sweep, with its parameters in their order: in another one, members have other numbers.
@@ -194,7 +205,8 @@ def _finished(path: Path, text: str) -> dict[str, Any] | None:
         return None
     summary = folder.read_summary(path / folder.SUMMARY)
     same = folder.read_text(path / folder.SWEEP) == text
-    return summary if same and summary.get("finished") and not summary.get("frozen") else None
+    again = summary.get("frozen") and (spec.job != "simulate" or options.processes)  # a process may have failed
+    return summary if same and summary.get("finished") and not again else None
 
 
 def joined_overrides(shared: Sequence[str]) -> tuple[str, ...]:
@@ -590,7 +602,7 @@ def _member_runs(of: _Open, members: Sequence[Member], everyone: Sequence[Member
         repeats = outcomes.command_of(of.spec, member.choice, shared=of.shared)
         if member.digest not in of.known and member.digest not in of.ended:
             continue
-        job = loop.simulate if member.digest in of.known else loop.train
+        job = loop.simulate if of.spec.job == "simulate" else loop.train
         if of.stop():
             return False
         done = processes.outcome_of(place, member, of.spec.job) is not None

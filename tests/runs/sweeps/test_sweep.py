@@ -601,9 +601,48 @@ def test_a_part_that_has_more_to_do_than_before_is_not_done(swept, tmp_path, mon
     done = place / kept.PART_DONE.format(i=0, n=2)
     ran(place, made(run_cap=2), options=half)
     assert done.is_file()
+    for part in (done.parent / kept.PARTS).iterdir():  # what it did is lost
+        part.unlink()
     monkeypatch.setattr(batches, "run", lambda *given, **more: False)  # told to stop
-    ran(place, made(run_cap=8), options=half, changed=True)
+    ran(place, made(run_cap=2), options=half)
     assert not done.exists()
+
+
+def test_a_sweep_of_another_job_begins_anew_and_takes_nothing_away(copied, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep.trainings, "run", lambda group, places, **more: asked.extend(places) or False)
+    ran(copied, made(job="train"), changed=True)
+    assert sorted(asked) == list(range(8))  # also those that have a run folder of a simulation
+    monkeypatch.setattr(batches, "run", _never)
+    assert ran(copied, made(), changed=True)["finished"] is True
+
+
+@pytest.mark.parametrize(
+    ("stages", "done"),
+    [
+        (["simulation"], {"simulate"}),
+        (["evaluation"], {"train"}),
+        (["evaluation", "interactions", "training"], {"train", "run"}),
+        (None, set()),
+    ],
+)
+def test_a_member_is_done_where_its_job_is(tmp_path, stages, done):
+    (member,) = sweep.planned(made(parameters={"seed": {"value": 0}}), sweep.Options())
+    folder.write_text(tmp_path / folder.CONFIG, dump_yaml(member.config))
+    folder.write_json(tmp_path / folder.SUMMARY, {"finished": True} | ({"stages": stages} if stages else {}))
+    folder.write_text(tmp_path / folder.METRICS, "")
+    assert {job for job in outcomes.FINAL if processes.outcome_of(tmp_path, member, job) is not None} == done
+
+
+def test_a_task_at_work_is_not_robbed_of_its_part(swept, tmp_path):
+    place = tmp_path / "made"
+    ran(place, swept.spec, options=sweep.Options(per_batch=3, part=(0, 2)))
+    task = place / kept.TASKS / "0-of-2"
+    before = sorted(path.name for path in place.rglob("*"))
+    with folder.open_folder(task, (task / folder.SWEEP).read_text(), holds=folder.SWEEP):
+        with pytest.raises(UserError, match="0-of-2: another process"):
+            sweep.claim_for_parts(made(run_cap=2), place, options=THREE, allow_config_change=True)
+    assert sorted(path.name for path in place.rglob("*")) == before
 
 
 def test_bad_data_leaves_a_folder_as_it_was(copied, tmp_path):
@@ -670,7 +709,7 @@ def test_members_that_are_processes_are_collected(tmp_path, monkeypatch):
             rate = float(next(word for word in words if "learning_rate" in word).split("=")[1])
             self.returncode = 0 if rate < 0.3 else 7
             if self.returncode == 0:
-                folder.write_json(f"{place}/{folder.SUMMARY}", {"finished": True})
+                folder.write_json(f"{place}/{folder.SUMMARY}", {"finished": True, "stages": ["evaluation"]})
                 rows = [{"meta_step": n, "ecosystem/polarisation": rate * n} for n in range(3)]
                 rows.append({"stage": "evaluation", "meta_step": 3, "evaluation/after/polarisation": 1.0 - rate})
                 folder.write_text(f"{place}/{folder.METRICS}", "".join(json.dumps(row) + "\n" for row in rows))
@@ -791,7 +830,7 @@ def test_members_of_one_digest_are_one_process(tmp_path, monkeypatch):
             started.append(self.place.name)
             member = next(each for each in members if places[each.digest] == self.place)
             folder.write_text(self.place / folder.CONFIG, dump_yaml(member.config))
-            folder.write_json(self.place / folder.SUMMARY, {"finished": True})
+            folder.write_json(self.place / folder.SUMMARY, {"finished": True, "stages": ["simulation"]})
             folder.write_text(self.place / folder.METRICS, "")
 
     members, places, run = as_processes(monkeypatch, tmp_path, Finishes)
@@ -807,7 +846,7 @@ def test_a_run_of_other_settings_is_no_result_and_is_not_removed(tmp_path, monke
 
         def leaves(self):
             folder.write_text(self.place / folder.CONFIG, dump_yaml(load_config("smoke", ["seed=9"])))
-            folder.write_json(self.place / folder.SUMMARY, {"finished": True})
+            folder.write_json(self.place / folder.SUMMARY, {"finished": True, "stages": ["simulation"]})
             folder.write_text(self.place / folder.METRICS, "")
 
     _, places, run = as_processes(monkeypatch, tmp_path, Edited)

@@ -235,22 +235,27 @@ def test_a_member_that_is_lost_in_a_sampled_world_leaves_the_others_bit_equal(tm
     quick = [*QUICK, "meta.worlds=2", "meta.level=0.5", "meta.spread={opinion_rate: 0.1}", "meta.steps=2"]
     of = made(estimator=quick, parameters={"parameters.opinion_rate": {"values": [0.05, 0.06]}})
     ran(tmp_path / "whole", of)
-    samples = robust.parameter_samples
+    samples, asked = robust.parameter_samples, []
 
-    def poisoned(key, parameters, **more):
-        found = samples(key, parameters, **more)
-        lost = abs(float(parameters.opinion_rate) - 0.06) < 1e-6
-        return dataclasses.replace(found, opinion_rate=found.opinion_rate.at[0].set(math.nan)) if lost else found
+    def poisoned(key, parameters, *, count, **more):
+        found = samples(key, parameters, count=count, **more)
+        if count == 1 or abs(float(parameters.opinion_rate) - 0.06) > 1e-6:
+            return found
+        asked.append(count)
+        lost = found.opinion_rate.at[0].set(math.nan)
+        return dataclasses.replace(found, opinion_rate=lost) if len(asked) == 1 else found  # in the first meta-step
 
     monkeypatch.setattr(robust, "parameter_samples", poisoned)
     assert ran(tmp_path / "made", of)["finished"] is True
     found, whole = rows_of(tmp_path / "made"), rows_of(tmp_path / "whole")
     assert_same(found[0], whole[0], rtol=0, atol=0)
-    # No step is taken on what is no number, and in its own world the member is what it was.
-    assert [row["meta/skipped"] for row in found[1][:2]] == [1, 1] and [r["meta/skipped"] for r in found[0][:2]] == [
+    # No step is taken on what is no number, and the next one is a step like any other.
+    assert [row["meta/skipped"] for row in found[1][:2]] == [1, 0] and [r["meta/skipped"] for r in found[0][:2]] == [
         0,
         0,
     ]
+    for name, value in found[1][1].items():
+        assert math.isfinite(value) or not math.isfinite(whole[1][1][name]), name
     before = [name for name in found[1][-1] if name.startswith("evaluation/before/")]
     assert before and [found[1][-1][name] for name in before] == [whole[1][-1][name] for name in before]
 
