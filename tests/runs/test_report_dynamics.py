@@ -187,8 +187,13 @@ def test_scans_are_not_set_off_from_a_warm_up_that_there_is_not(tmp_path: Path) 
 
 
 def test_the_page_says_where_scans_start_and_ends_with_the_diagram(tmp_path: Path) -> None:
-    _, page = page_of(tmp_path, emergence=tipping())
-    assert "All of this starts cold, from the population as configured and not after the warm-up of the" in page.text
+    _, page = page_of(tmp_path / "alone", emergence=tipping())
+    assert "All of this starts cold, from the population as configured: a scan" in page.text
+    folder.write_arrays(make(tmp_path / "both") / "emergence.npz", tipping())  # beside an analysis that has a warm-up
+    _, page = written(tmp_path / "both")
+    assert (
+        "from the population as configured and not after the warm-up of the interaction analysis: a scan" in page.text
+    )
     headings = (
         "Up and down again",
         "How fast a disturbance dies out",
