@@ -89,6 +89,7 @@ def test_the_speed_table(bench):
     assert ">=" not in second and "400k" in second
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_and_writes(bench, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench.measuring, "copy_bandwidth", lambda: 1e10)
     cache = jax.config.jax_enable_compilation_cache

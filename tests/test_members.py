@@ -39,6 +39,7 @@ def test_the_loop_that_skips_what_is_off_says_what_the_vmap_says():
     np.testing.assert_allclose(_values("loop"), _values("vmap"), rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow  # compiles three programs
 def test_a_member_goes_on_where_the_platform_of_the_inputs_was():
     ecosystem, given = everything(), inputs()
     members = _members()

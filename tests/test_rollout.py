@@ -176,7 +176,14 @@ def by_hand(part):
 FIRST = np.arange(len(OUTPUTS)) * 2  # rows of the first step
 
 
-@pytest.mark.parametrize("cut", (*passing.GROUPS, *passing.WITHIN))
+# Every cut is a program of its own.
+CUTS = [
+    pytest.param(cut, marks=pytest.mark.slow if cut in passing.WITHIN else ())
+    for cut in (*passing.GROUPS, *passing.WITHIN)
+]
+
+
+@pytest.mark.parametrize("cut", CUTS)
 def test_cuts_keep_values_and_change_derivatives(cut):
     value, slope = with_cuts()
     cut_value, cut_slope = with_cuts(cut)

@@ -220,6 +220,7 @@ def check(ecosystem: eco.Ecosystem, theta, given, state, *, held: str, direction
 FEW = ("engagement", "notification", "removal")
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_small_platform():
     """Every mechanism on, along random directions in levers and parameters: what runs by default."""
     ecosystem = eco.make({kind: helpers.small(kind) for kind in FEW}, sizes=helpers.SIZES)

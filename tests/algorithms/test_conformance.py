@@ -244,7 +244,11 @@ def slopes_of_everything(platform):
     return jacobian(platform)(inputs(platform), state, key())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Each platform's derivatives take half a minute to compile: those of the second half are left to the slow tests.
+SLOPES = [pytest.param(kind, marks=pytest.mark.slow if platform_with(kind) > 1 else ()) for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", SLOPES)
 def test_objectives_have_finite_gradients_with_respect_to_every_lever(kind):
     slopes = slopes_of_everything(platform_with(kind))[kind]
     assert slopes.keys() == registry.make(kind).levers.keys()

@@ -247,7 +247,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(finished, cache):
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_termination_signal_saves_within_one_chunk_and_a_full_disk_takes_nothing_away(finished, cache, tmp_path):
+def test_a_termination_signal_saves_within_one_chunk(finished, cache, tmp_path):
     folder = tmp_path / "stopped"
     result = _harmed(IN_STEP % (1, "SIGTERM"), folder, cache)
     assert result.returncode == 0, result.stderr
@@ -255,6 +255,15 @@ def test_a_termination_signal_saves_within_one_chunk_and_a_full_disk_takes_nothi
     # The step it came in was finished and saved, though no checkpoint was due, and none was begun after it.
     assert [row["stage"] for row in load_run(folder).metrics] == ["interactions", "training", "training"]
     assert _checkpoints(folder) == ["0000000002"] and not (folder / "summary.json").exists()
+    result = _run(folder, cache)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow  # `test_checkpoint` fills the disk at a save
+def test_a_full_disk_takes_nothing_away(finished, cache, tmp_path):
+    folder = tmp_path / "full"
+    assert _harmed(IN_STEP % (1, "SIGTERM"), folder, cache).returncode == 0
     overrides = ["--checkpoint.every=1", "--allow-config-change"]
     result = _harmed(FULL_DISK_IN_THE_THIRD_SAVE, folder, cache, *overrides)
     assert result.returncode == 2 and "Traceback" not in result.stderr

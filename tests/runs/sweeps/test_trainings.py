@@ -231,6 +231,7 @@ def test_members_with_an_error_of_their_own_leave_the_others_bit_equal(trained, 
         ran(tmp_path / "bug", made())
 
 
+@pytest.mark.slow  # compiles for worlds of their own
 def test_a_member_that_is_lost_in_a_sampled_world_leaves_the_others_bit_equal(tmp_path, monkeypatch):
     quick = [*QUICK, "meta.worlds=2", "meta.level=0.5", "meta.spread={opinion_rate: 0.1}", "meta.steps=2"]
     of = made(estimator=quick, parameters={"parameters.opinion_rate": {"values": [0.05, 0.06]}})
