@@ -63,6 +63,7 @@ def test_a_sum_over_time_is_the_mean_of_its_windows():
     np.testing.assert_allclose(_values("loop")[:, 0, clicks], parts.mean(axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_off_is_skipped_and_that_changes_nothing():
     ecosystem, given = everything(), inputs(gates=gates(two_tower=0.0, removal=0.0, popularity=0.5))
 

@@ -315,6 +315,7 @@ def test_matrix_factorisation_ranks_held_out_films_like_a_standard_library(study
     assert np.all(found - popular >= 0.9 * (LIBRARY - popular))
 
 
+@pytest.mark.slow
 def test_towers_rank_held_out_films_like_a_standard_library(study, films):
     popular = np.array(study.quality(study.popularity(films), films))
     found = np.array(study.quality(study.towers(films), films))

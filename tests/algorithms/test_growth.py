@@ -74,7 +74,7 @@ def streams(seed, gain, trait, alpha, *, users, share, count=2000):
     return jax.vmap(experiment)(jax.random.split(seed, count))
 
 
-@pytest.mark.parametrize("users", [60, 300])
+@pytest.mark.parametrize("users", [60, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("trait", [0.0, 1.5])
 def test_without_an_effect_hardly_anything_is_shipped(users, trait):
     for alpha in (0.05, 0.2):
