@@ -143,7 +143,7 @@ def _given(dataset: Dataset) -> Dataset:
     """A network from the caller, refused where its edges are not usable."""
     if not isinstance(dataset, Dataset):
         raise ValueError(
-            f"dataset: a {type(dataset).__name__} is not a network; give a Dataset, such as mamba.datasets.from_edges makes"
+            f"dataset: {type(dataset).__name__} is not a network; give a Dataset, such as mamba.datasets.from_edges makes"
         )
     return dataclasses.replace(dataset, edges=network.check_edges(dataset.edges, dataset.n_users, name="dataset.edges"))
 

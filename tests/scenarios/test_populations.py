@@ -124,7 +124,7 @@ def test_a_packaged_network_given_is_the_one_named(real):
 
 
 def test_what_is_given_must_be_a_network():
-    with pytest.raises(ValueError, match=r"^dataset: a Conversation is not a network; give a Dataset"):
+    with pytest.raises(ValueError, match=r"^dataset: Conversation is not a network; give a Dataset"):
         populations.load(SMALL, seed=0, dataset=datasets.load("polis_vtaiwan_uberx"))
     broken = replace(datasets.from_edges([(0, 1), (1, 2)]), n_users=2)
     with pytest.raises(ValueError, match=r"^dataset\.edges: .*n_users = 2"):
