@@ -352,9 +352,9 @@ def aimed(
     if violation is None:
         violation = constraints.violations(values[: len(NAMES)], before, goal)
     share = _SMOOTHING if int(state.step) > 0 else 0.0
-    before_it = np.asarray(state.violation, np.float64)
+    remembered = np.asarray(state.violation, np.float64)
     # One that is not finite would stay in the average, and in the multipliers, for good.
-    smooth = np.where(np.isfinite(violation), share * before_it + (1.0 - share) * violation, before_it)
+    smooth = np.where(np.isfinite(violation), share * remembered + (1.0 - share) * violation, remembered)
     owner = vector.owner(trainer.ecosystem, trainer.baseline)
     stays = np.zeros(len(owner), bool)
     if config.only:
